@@ -1,0 +1,46 @@
+# Every target works on a fresh clone: what it needs is made first.
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONPATH := docker
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run send test lint unit integration format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+.venv/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Lookout needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: .venv/.ready ## watch deploys, a rollback and two images side by side; nothing to configure
+	@$(BIN)/python -m demo
+
+run: .venv/.ready ## start Lookout with the settings in ./.env
+	@$(BIN)/lookout
+
+send: .venv/.ready ## put a message on that queue: make send IMAGE=ghcr.io/acme/api TAG=42
+	@$(BIN)/python -m send "$(IMAGE)" "$(TAG)"
+
+test: lint ## all that must pass: format, types, unit, integration
+	$(BIN)/pytest -n 4
+
+lint: .venv/.ready ## ruff and mypy --strict
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict
+
+unit: .venv/.ready ## only the tests that need neither engine nor queue
+	$(BIN)/pytest tests/unit
+
+integration: .venv/.ready ## only the tests on a real engine, registry and SQS server
+	$(BIN)/pytest -n 4 tests/integration
+
+format: .venv/.ready ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the virtual environment and every cache
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

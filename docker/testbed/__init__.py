@@ -1,0 +1,1 @@
+"""Real parts for tests and the demo: a Docker Engine, registries and an SQS server of our own."""

@@ -1,0 +1,162 @@
+"""Docker Engines: any that answers at a DOCKER_HOST, and private ones in a sandbox."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from testbed.debian import BASE_SUITE, unpacked
+from testbed.sandbox import Sandbox, end
+
+START_SECONDS = 30
+LONGEST_SOCKET_PATH = 107  # the kernel's limit
+
+
+class DockerFailed(Exception):
+    """The docker command line failed; says how."""
+
+
+class Engine:
+    """An engine, as the docker command line sees it."""
+
+    def __init__(self, docker_host: str, program: Path, environment: Mapping[str, str]) -> None:
+        self.docker_host = docker_host
+        self._program = program
+        # The person's own client configuration, with its contexts and passwords, stays out of this.
+        self._environment = {
+            "PATH": os.defpath,
+            **environment,
+            "DOCKER_HOST": docker_host,
+            "DOCKER_CONFIG": "/nonexistent",
+        }
+
+    def docker(self, *arguments: str, stdin: bytes = b"") -> str:
+        """Run the docker command line and return its output, stripped; raises DockerFailed."""
+        result = subprocess.run(
+            [self._program, *arguments],
+            input=stdin,
+            capture_output=True,
+            env=self._environment,
+            check=False,
+        )
+        if result.returncode:
+            raise DockerFailed(f"docker {' '.join(arguments)}: {result.stderr.decode().strip()}")
+        return result.stdout.decode().strip()
+
+
+class PrivateEngine(Engine):
+    """An engine of our own in a sandbox; it cannot touch the machine's network or another engine.
+
+    Its data live in the sandbox's memory: they stay when it is stopped, killed and started again,
+    and go with `close()` or with the process that made it.
+    """
+
+    def __init__(self, suite: str = BASE_SUITE, flags: Sequence[str] = ()) -> None:
+        packages = unpacked(suite)
+        self.sandbox = Sandbox()
+        self.directory = self.sandbox.directory
+        self.socket = self.directory / "docker.sock"
+        assert len(bytes(self.socket)) <= LONGEST_SOCKET_PATH, f"{self.socket} is too long; see TMPDIR"
+        environment = packages.environment()
+        super().__init__(f"unix://{self.socket}", packages.program("docker"), environment)
+        self._daemon_environment = environment
+        self._command = [
+            packages.program("dockerd"),
+            f"--host={self.docker_host}",
+            f"--config-file={self.directory / 'daemon.json'}",
+            f"--data-root={self.directory / 'data'}",
+            f"--exec-root={self.directory / 'exec'}",
+            f"--pidfile={self.directory / 'docker.pid'}",
+            f"--cgroup-parent=/{self.sandbox.name}",
+            "--exec-opt=native.cgroupdriver=cgroupfs",
+            *flags,
+        ]
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the engine, on the data it had before, and wait until it answers."""
+        if not self.directory.exists():
+            self._prepare()
+        with self._log.open("ab") as log:
+            self._daemon = self.sandbox.popen(
+                self._command, env=self._daemon_environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            if self._daemon.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the engine did not start:\n{self.log()[-2000:]}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop the engine in order, its containers with it."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the engine as a crash would: its containers run on until it starts again."""
+        containerd = self._containerd()
+        self._end(signal.SIGKILL)
+        # The next start would take these for a running engine's, until containerd too has ended.
+        while containerd and self._runs(containerd):
+            time.sleep(0.01)
+        (self.directory / "docker.pid").unlink(missing_ok=True)
+        for path in (self.directory / "exec").rglob("containerd.pid"):
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the engine and all that it holds, at once."""
+        self.sandbox.down()
+        if self._daemon:
+            self._daemon.wait()
+
+    def answers(self) -> bool:
+        """Whether the engine answers now."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.socket))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in connection.recv(32)
+        return False
+
+    def log(self) -> str:
+        """What the engine has logged so far."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / "dockerd.log"
+
+    def _prepare(self) -> None:
+        self.sandbox.up()
+        # An empty configuration of its own: the machine's is for the machine's engine.
+        (self.directory / "daemon.json").write_text("{}")
+        data = self.directory / "data"
+        data.mkdir()
+        # In memory: fast, gone with the sandbox, and overlayfs works even where /tmp is one.
+        self.sandbox.run(["mount", "-t", "tmpfs", "tmpfs", data])
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._daemon, "the engine was never started"
+        end(self._daemon, number)
+
+    def _containerd(self) -> str | None:
+        for path in (self.directory / "exec").rglob("containerd.pid"):
+            return path.read_text()
+        return None
+
+    def _runs(self, number: str) -> bool:
+        try:
+            return "\nState:\tZ" not in self.sandbox.run(["cat", f"/proc/{number}/status"])
+        except RuntimeError:
+            return False

@@ -1,0 +1,195 @@
+"""A faulty line to an engine: it sees each request, and breaks the one that a test asks for."""
+
+import asyncio
+import contextlib
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+CHUNK = 64 * 1024
+LONGEST_HEAD = 1024 * 1024
+
+When = Literal["before", "after"]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass
+class _Cut:
+    pattern: re.Pattern[str]
+    remaining: int
+    when: When
+    action: Callable[[], object]
+
+
+class FaultProxy:
+    """A proxy at `docker_host` to an engine's socket, in a thread of this process.
+
+    `requests` holds the line of each request that came ("POST /v1.41/containers/create?name=x"), in
+    order.
+    """
+
+    def __init__(self, target: Path, path: Path) -> None:
+        self.docker_host = f"unix://{path}"
+        self.requests: list[str] = []
+        self._target = target
+        self._path = path
+        self._is_down = False
+        self._cut: _Cut | None = None
+        self._lines: set[asyncio.Task[None]] = set()
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start, and wait until it listens."""
+        self._thread.start()
+        self._listening.wait()
+
+    def stop(self) -> None:
+        """Stop, cutting what is under way."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def cut(
+        self,
+        pattern: str,
+        *,
+        nth: int = 1,
+        when: When = "before",
+        action: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Cut the nth request from now whose line matches, before or after the engine did it.
+
+        `action` is called at that moment, in the proxy's thread. Only one cut is planned at a time.
+        """
+        self._cut = _Cut(re.compile(pattern), nth, when, action)
+
+    def go_down(self) -> None:
+        """Behave as if the engine were away: cut what is under way, and every new connection."""
+        self._is_down = True
+        self._loop.call_soon_threadsafe(self._cut_all)
+
+    def come_back(self) -> None:
+        """Behave as an engine that is there again."""
+        self._is_down = False
+
+    def note(self, request: str) -> _Cut | None:
+        """Note a request, and return the cut that is planned for it."""
+        self.requests.append(request)
+        if self._cut is None or not self._cut.pattern.search(request):
+            return None
+        self._cut.remaining -= 1
+        if self._cut.remaining:
+            return None
+        cut, self._cut = self._cut, None
+        return cut
+
+    async def _listen(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        server = await asyncio.start_unix_server(self._connect, self._path, limit=LONGEST_HEAD)
+        self._listening.set()
+        await self._stop.wait()
+        server.close()
+        self._cut_all()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+        self._path.unlink(missing_ok=True)
+
+    def _cut_all(self) -> None:
+        for line in self._lines:
+            line.cancel()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_down:
+            writer.transport.abort()
+            return
+        line = asyncio.create_task(self._carry((reader, writer)))
+        self._lines.add(line)
+        line.add_done_callback(self._lines.discard)
+
+    async def _carry(self, client: Streams) -> None:
+        try:
+            with contextlib.suppress(OSError):
+                engine = await asyncio.open_unix_connection(self._target)
+                try:
+                    await _Line(self, client, engine).run()
+                finally:
+                    engine[1].transport.abort()
+        finally:
+            client[1].transport.abort()
+
+
+class _Line:
+    """One connection, until either side ends it or a cut does."""
+
+    def __init__(self, proxy: FaultProxy, client: Streams, engine: Streams) -> None:
+        self._proxy = proxy
+        self._from_client, self._to_client = client
+        self._from_engine, self._to_engine = engine
+        self._cut_answer: _Cut | None = None
+
+    async def run(self) -> None:
+        requests = asyncio.create_task(self._requests())
+        answers = asyncio.create_task(self._answers())
+        try:
+            # A client that has said all may still wait for the answer.
+            done, _ = await asyncio.wait({requests, answers}, return_when=asyncio.FIRST_COMPLETED)
+            if requests in done and requests.result():
+                await answers
+        finally:
+            requests.cancel()
+            answers.cancel()
+            await asyncio.gather(requests, answers, return_exceptions=True)
+
+    async def _requests(self) -> bool:
+        """Pass requests on; false if one was to be cut."""
+        while head := await self._head():
+            cut = self._proxy.note(head.split(b" HTTP/", 1)[0].decode())
+            if cut and cut.when == "before":
+                cut.action()
+                return False
+            self._cut_answer = cut
+            self._to_engine.write(head)
+            await self._body(head.lower())
+        self._to_engine.write_eof()
+        return True
+
+    async def _answers(self) -> None:
+        while data := await self._from_engine.read(CHUNK):
+            if self._cut_answer:
+                self._cut_answer.action()
+                return
+            self._to_client.write(data)
+            await self._to_client.drain()
+
+    async def _head(self) -> bytes:
+        try:
+            return await self._from_client.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return b""
+
+    async def _body(self, head: bytes) -> None:
+        if b"\r\nupgrade:" in head:
+            while data := await self._from_client.read(CHUNK):
+                await self._pass_on(data)
+        elif b"\r\ntransfer-encoding: chunked" in head:
+            size = -1
+            while size:
+                line = await self._from_client.readline()
+                size = int(line.split(b";")[0], 16)
+                await self._pass_on(line + await self._from_client.readexactly(size + len(b"\r\n")))
+        elif length := re.search(rb"\r\ncontent-length: *(\d+)", head):
+            await self._pass_on(await self._from_client.readexactly(int(length[1])))
+
+    async def _pass_on(self, data: bytes) -> None:
+        self._to_engine.write(data)
+        await self._to_engine.drain()

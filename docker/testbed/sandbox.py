@@ -1,0 +1,148 @@
+"""A sandbox: network, mounts and processes of its own, gone without a trace when its maker is."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Self
+
+from testbed.debian import Unavailable
+
+INIT = Path(__file__).with_name("init.py")
+CGROUPS = Path("/sys/fs/cgroup")
+PREFIX = "lookout-bed-"
+
+
+class Sandbox:
+    """Namespaces held by one small process; `name` is also its control group, if it needs one.
+
+    The sandbox has a loopback and no way out, sees the machine's files except for an empty /run, and
+    has a short temporary `directory`. It lives until `down()`, or until its maker ends in any way.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
+        self.directory = Path(tempfile.gettempdir()) / self.name
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._init = 0
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    def up(self) -> None:
+        """Make the namespaces; first removes what sandboxes left whose makers were killed."""
+        if not sys.platform.startswith("linux") or os.geteuid() != 0:
+            raise Unavailable("a sandbox needs Linux and root; run as root on a Linux machine")
+        for name in _abandoned():
+            _remove(name)
+        self.directory.mkdir(mode=0o700)
+        self._holder = subprocess.Popen(
+            [
+                *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+                *(sys.executable, "-I", "-S", str(INIT)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl-C is for the maker, which then takes the sandbox down in order.
+            start_new_session=True,
+        )
+        assert self._holder.stdout
+        assert self._holder.stderr
+        if self._holder.stdout.readline() != b"up\n":
+            problem = self._holder.stderr.read().decode().strip()
+            self.down()
+            raise Unavailable(f"this machine does not allow namespaces: {problem}; use a virtual machine")
+        self._init = _child_of(self._holder)
+        # Other engines, containerd and systemd have their sockets there; dockerd would use them.
+        self.run(["mount", "-t", "tmpfs", "tmpfs", "/run"])
+
+    def down(self) -> None:
+        """Kill everything inside; harmless when it is down already."""
+        if self._holder is None:
+            return
+        if self._init:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._init, signal.SIGKILL)
+        # Returns only after the kernel has ended every process of the namespace.
+        self._holder.communicate()
+        self._holder, self._init = None, 0
+        _remove(self.name)
+
+    def popen(
+        self,
+        command: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+        stdout: int | IO[bytes] | None = None,
+        stderr: int | IO[bytes] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a command inside; ends with the sandbox, or with `end`."""
+        namespaces = ["nsenter", f"--target={self._init}", "--net", "--mount", "--pid"]
+        return subprocess.Popen(
+            [*namespaces, f"--wd={Path.cwd()}", *map(str, command)],
+            env=env,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+    def run(self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
+        """Run a command inside to its end and return its output; raises if it fails."""
+        process = self.popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output, problem = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(map(str, command))}: {problem.decode().strip()}")
+        return output.decode()
+
+    def wait_for_port(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        """Wait until a process inside listens on a loopback port; raises if it ends instead."""
+        listening = f"0100007F:{port:04X} 00000000:0000 0A"
+        while listening not in Path(f"/proc/{self._init}/net/tcp").read_text():
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+            time.sleep(0.01)
+
+
+def end(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> None:
+    """Signal what `Sandbox.popen` started, and wait for its end; harmless when it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(_child_of(process), number)
+    process.wait()
+
+
+def _child_of(process: subprocess.Popen[bytes]) -> int:
+    """The process that unshare or nsenter started, by its number outside of the sandbox."""
+    while process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if children:
+            return int(children[0])
+    raise ProcessLookupError(f"{process.args!r} has ended with {process.returncode}")
+
+
+def _abandoned() -> Iterator[str]:
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        maker = path.name.removeprefix(PREFIX).split("-")[0]
+        if not Path("/proc", maker).exists():
+            yield path.name
+
+
+def _remove(name: str) -> None:
+    for group in [CGROUPS / name, *CGROUPS.glob(f"*/{name}")]:
+        for folder, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+    shutil.rmtree(Path(tempfile.gettempdir()) / name, ignore_errors=True)

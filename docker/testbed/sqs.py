@@ -1,0 +1,161 @@
+"""An SQS server on the loopback; the module run as a program is the server itself."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Self
+
+import botocore.session
+
+from testbed import module
+
+REGION = "eu-west-1"
+# IAM is off until that many calls have been made.
+NEVER = "1e12"
+
+
+class LocalSqs:
+    """moto's SQS and IAM in a process of its own, which ends at the latest with this one."""
+
+    def __init__(self) -> None:
+        self.endpoint = ""
+        self._server: subprocess.Popen[bytes] | None = None
+        self._sqs: Any = None
+        self._users = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start on a free port, without queues, and wait until it listens."""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop()
+        self._server = subprocess.Popen(
+            module.command("testbed.sqs"),
+            env=module.ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            # Ctrl-C is for the maker, which then stops the server in order.
+            start_new_session=True,
+        )
+        assert self._server.stdout
+        port = self._server.stdout.readline().decode().strip()
+        if not port:
+            raise RuntimeError(f"the SQS server did not start:\n{self.log()[-2000:]}")
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self._sqs = self._client("sqs")
+
+    def stop(self) -> None:
+        """Stop, and forget every queue. Harmless when it is stopped already."""
+        if self._server:
+            self._sqs.close()
+            self._server.kill()
+            self._server.communicate()
+            self._server = None
+            self._log.close()
+
+    def log(self) -> str:
+        """What the server has logged so far: a line for each call."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make an AWS SDK use this server, as a user who may do anything."""
+        return self._environment_of("testing", "testing")
+
+    def create_queue(self, name: str, **attributes: str | int) -> str:
+        """Create a queue and return its URL; all names share one server, so use one only once."""
+        values = {key: str(value) for key, value in attributes.items()}
+        return str(self._sqs.create_queue(QueueName=name, Attributes=values)["QueueUrl"])
+
+    def send(self, url: str, body: Mapping[str, object] | str, **parameters: str) -> str:
+        """Send a message, a mapping as JSON, and return its id."""
+        text = body if isinstance(body, str) else json.dumps(body)
+        return str(self._sqs.send_message(QueueUrl=url, MessageBody=text, **parameters)["MessageId"])
+
+    def receive(self, url: str, wait_seconds: int = 0) -> list[dict[str, Any]]:
+        """Receive up to ten messages, with all that SQS says of them."""
+        answer = self._sqs.receive_message(
+            QueueUrl=url,
+            MaxNumberOfMessages=10,
+            WaitTimeSeconds=wait_seconds,
+            AttributeNames=["All"],
+        )
+        return list(answer.get("Messages", []))
+
+    def count(self, url: str) -> tuple[int, int]:
+        """How many messages are visible, and how many are in flight."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        answer = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
+        visible, in_flight = (int(answer["Attributes"][name]) for name in names)
+        return visible, in_flight
+
+    def enforce_iam(self, policy: Mapping[str, object]) -> dict[str, str]:
+        """From now on check permissions; returns the variables of a user with exactly this policy.
+
+        The server's other users, this object among them, may do nothing until `ignore_iam()`.
+        """
+        self.ignore_iam()
+        name = f"user-{next(self._users)}"
+        iam = self._client("iam")
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        self._start_iam_after("0")
+        return self._environment_of(key["AccessKeyId"], key["SecretAccessKey"])
+
+    def ignore_iam(self) -> None:
+        """Let everyone do anything again."""
+        self._start_iam_after(NEVER)
+
+    def _client(self, service: str) -> Any:
+        return botocore.session.Session().create_client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.endpoint,
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+
+    def _environment_of(self, key: str, secret: str) -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_REGION": REGION,
+            "AWS_ENDPOINT_URL_SQS": self.endpoint,
+            # Else the SDK may look for the person's own configuration, or ask the network for roles.
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def _start_iam_after(self, calls: str) -> None:
+        request = urllib.request.Request(  # noqa: S310  the address is our own
+            f"{self.endpoint}/moto-api/reset-auth",
+            data=calls.encode(),
+            headers={"Content-Type": "text/plain"},
+        )
+        urllib.request.urlopen(request).close()  # noqa: S310  the address is our own
+
+
+def main() -> None:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    print(server.get_host_and_port()[1], flush=True)
+    # The maker holds the other end and never writes: this returns when the maker is gone.
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A message on an SQS queue becomes a safe redeploy of Docker containers."""

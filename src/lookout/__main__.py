@@ -1,0 +1,7 @@
+"""`python -m lookout`."""
+
+import sys
+
+from lookout.cli import main
+
+sys.exit(main())

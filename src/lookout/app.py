@@ -1,0 +1,143 @@
+"""Builds every part from the settings, runs them together, and stops them in order."""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from lookout import leases, receiver, settler
+from lookout.deployer import ENGINE_PATIENCE, LONGEST_PULL_WAIT, REPAIR_EVERY, Deployer
+from lookout.dispatcher import Dispatcher
+from lookout.engine import Credentials, Engine
+from lookout.errors import EngineError, EngineUnavailable, Interrupted
+from lookout.leases import Leases
+from lookout.model import Delivery
+from lookout.receiver import Receiver
+from lookout.settings import Settings
+from lookout.settler import Settler
+from lookout.sqs import Queue
+from lookout.targets import own_id
+from lookout.unbroken import unless
+
+UNDO_SHARE = 0.4  # of the grace is kept for undoing a swap that does not end in time
+LONGEST_UNDO = 5.0  # seconds: an undo in a hurry needs no more
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Times that are promises of the daemon rather than settings; tests lower them. All seconds."""
+
+    lease_floor: float = leases.FLOOR
+    lease_margin: float = leases.MARGIN
+    backoff_base: float = settler.BACKOFF_BASE
+    longest_poll_backoff: float = receiver.LONGEST_BACKOFF
+    engine_patience: float = ENGINE_PATIENCE
+    longest_pull_wait: float = LONGEST_PULL_WAIT
+    repair_every: float = REPAIR_EVERY
+
+
+async def run(settings: Settings, *, pace: Pace = Pace()) -> None:
+    """Deploy what the queue asks for until SIGTERM or SIGINT.
+
+    Raises WrongSettings where the queue, the engine or the credentials can never work.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    log.info("starting", **settings.shown())
+    async with Engine.connect() as engine, Queue.connect(settings) as queue:
+        try:
+            await unless(stopping, _reach(engine))
+        except Interrupted:
+            return
+        await _serve(settings, pace, engine, queue, stopping)
+    log.info("stopped")
+
+
+async def _reach(engine: Engine) -> None:
+    """Wait for the engine before the first poll: what it cannot deploy, another host may."""
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type((EngineUnavailable, EngineError)),
+        wait=wait_random_exponential(min=0.5, max=15),
+        before_sleep=lambda state: _note_absence(engine, state),
+    )
+    await retrying(engine.api)
+
+
+def _note_absence(engine: Engine, state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning(
+        "the engine does not answer; trying again",
+        engine=engine.address,
+        error=str(error),
+        seconds=round(state.upcoming_sleep, 1),
+        hint="mount the Docker socket into Lookout's container, or set DOCKER_HOST",
+    )
+
+
+async def _serve(
+    settings: Settings, pace: Pace, engine: Engine, queue: Queue, stopping: asyncio.Event
+) -> None:
+    in_flight = Leases(queue, slots=settings.max_messages, floor=pace.lease_floor, margin=pace.lease_margin)
+    ending = Settler(in_flight, backoff_base=pace.backoff_base)
+    inbox: asyncio.Queue[Delivery] = asyncio.Queue()
+    receiving = Receiver(
+        queue,
+        in_flight,
+        ending,
+        inbox,
+        wait=settings.poll_time_seconds,
+        deploy_time=settings.deploy_time_seconds,
+        host_id=settings.host_id,
+        stopping=stopping,
+        longest_backoff=pace.longest_poll_backoff,
+    )
+    deployer = Deployer(
+        engine,
+        deploy_time=settings.deploy_time_seconds,
+        monitor=settings.monitor_seconds,
+        credentials=_credentials(settings),
+        own_id=own_id(),
+        stopping=stopping,
+        engine_patience=pace.engine_patience,
+        longest_pull_wait=pace.longest_pull_wait,
+        repair_every=pace.repair_every,
+    )
+    dispatcher = Dispatcher(inbox, deployer.deploy, in_flight, ending)
+    renewing = asyncio.create_task(in_flight.run(), name="leases")
+    dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
+    polling = asyncio.create_task(receiving.run(), name="receiver")
+    parts = (polling, dispatching, renewing)
+    stop = asyncio.create_task(stopping.wait(), name="stop signal")
+
+    await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.set()
+    log.info("stopping", grace_seconds=settings.stop_grace_seconds)
+    dispatching.cancel()
+    undo_time = min(LONGEST_UNDO, settings.stop_grace_seconds * UNDO_SHARE)
+    await asyncio.gather(
+        _end_poll(polling, settings.stop_grace_seconds),
+        dispatcher.stop(grace=settings.stop_grace_seconds - undo_time, undo_time=undo_time),
+    )
+    await deployer.close()
+    renewing.cancel()  # last: what is still in hand stays hidden until it is given back
+    for ended in await asyncio.gather(*parts, return_exceptions=True):
+        if isinstance(ended, Exception):
+            raise ended
+
+
+async def _end_poll(polling: asyncio.Task[None], grace: float) -> None:
+    """Let the open poll end by itself, so that what it brings can be given back."""
+    await asyncio.wait({polling}, timeout=grace)
+    polling.cancel()
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    if settings.registry_username is None or settings.registry_password is None:
+        return None
+    return Credentials(settings.registry_username, settings.registry_password.get_secret_value())

@@ -1,0 +1,134 @@
+"""One worker per image name, so that a slow deploy delays only its own image."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from lookout.errors import Interrupted
+from lookout.leases import Leases
+from lookout.model import Delivery, DeployRequest, ImageName, Message, Outcome, Report
+from lookout.settler import Settler
+from lookout.unbroken import unbroken
+
+Deploy = Callable[[DeployRequest], Awaitable[Report]]
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Dispatcher:
+    """Hands each delivery to the worker of its image; a worker with nothing to do ends.
+
+    Per image one deploy runs and at most one message waits: of two that would wait, the older one
+    (by SentTimestamp) ends as superseded.
+    """
+
+    def __init__(
+        self, inbox: asyncio.Queue[Delivery], deploy: Deploy, leases: Leases, settler: Settler
+    ) -> None:
+        self._inbox = inbox
+        self._deploy = deploy
+        self._leases = leases
+        self._settler = settler
+        self._waiting: dict[ImageName, Delivery] = {}
+        self._workers: dict[ImageName, asyncio.Task[None]] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        self._deployed: dict[ImageName, int] = {}
+
+    async def run(self) -> None:
+        """Dispatch until cancelled. The workers go on: `stop` ends them."""
+        while True:
+            self._dispatch(await self._inbox.get())
+
+    async def stop(self, *, grace: float, undo_time: float) -> None:
+        """Give back what has not started, then wait for the swaps that run.
+
+        After `grace` seconds they are told to undo themselves, which may take `undo_time`.
+        """
+        while not self._inbox.empty():
+            self._offer(self._inbox.get_nowait())
+        unstarted = [delivery.message for delivery in self._waiting.values()]
+        self._waiting.clear()
+        releasing = asyncio.create_task(self._leases.release_all(unstarted), name="release unstarted")
+        tasks = {releasing, *self._workers.values(), *self._settling}
+        _, late = await asyncio.wait(tasks, timeout=grace)
+        for task in late:
+            log.warning("no time left for what runs; undoing it", worker=task.get_name())
+            task.cancel()
+        if late:
+            _, stuck = await asyncio.wait(late, timeout=undo_time)
+            for task in stuck:
+                log.critical(
+                    "not undone in time; look at the containers named *.lookout-*",
+                    worker=task.get_name(),
+                )
+
+    def _dispatch(self, delivery: Delivery) -> None:
+        name = delivery.request.image.name
+        self._offer(delivery)
+        if name not in self._workers:
+            worker = asyncio.create_task(self._work(name), name=f"worker {name}")
+            self._workers[name] = worker
+
+    def _offer(self, delivery: Delivery) -> None:
+        """Let the delivery wait for its worker; the older of two that wait is superseded."""
+        name = delivery.request.image.name
+        other = self._waiting.setdefault(name, delivery)
+        if other is delivery:
+            return
+        older, newer = sorted((other, delivery), key=lambda d: d.message.sent_timestamp)
+        self._waiting[name] = newer
+        self._supersede(older, f"{newer.request.image} was sent later")
+
+    def _supersede(self, delivery: Delivery, reason: str) -> None:
+        report = Report(Outcome.SUPERSEDED, reason)
+        settling = asyncio.create_task(
+            self._settler.settle(delivery.message, report, image=str(delivery.request.image)),
+            name=f"settle {delivery.message.id}",
+        )
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+
+    async def _work(self, name: ImageName) -> None:
+        try:
+            while delivery := self._waiting.pop(name, None):
+                if delivery.message.sent_timestamp < self._deployed.get(name, 0):
+                    self._supersede(delivery, "a message that was sent later is deployed")
+                else:
+                    await self._deploy_one(delivery)
+        finally:
+            # No await since the last look at what waits: the next delivery starts a new worker.
+            del self._workers[name]
+
+    async def _deploy_one(self, delivery: Delivery) -> None:
+        message, image = delivery.message, delivery.request.image
+        with bound_contextvars(message_id=message.id, image=str(image)):
+            begun = time.monotonic()
+            log.info("deploying")
+            try:
+                report = await self._report(delivery.request)
+                if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
+                    self._deployed[image.name] = message.sent_timestamp
+                seconds = round(time.monotonic() - begun, 2)
+                await unbroken(self._settler.settle(message, report, seconds=seconds))
+            except Interrupted:
+                await self._give_back(message)
+            except asyncio.CancelledError:
+                await self._give_back(message)
+                raise
+
+    async def _report(self, request: DeployRequest) -> Report:
+        try:
+            return await self._deploy(request)
+        except Interrupted:
+            raise
+        except Exception as exc:
+            log.exception("unexpected error; please report it")
+            return Report(Outcome.FAILED, f"unexpected error: {exc!r}"[:500], transient=True)
+
+    async def _give_back(self, message: Message) -> None:
+        if self._leases.holds(message):
+            log.info("deploy interrupted; its message goes back to the queue")
+            await self._leases.release(message)

@@ -1,0 +1,421 @@
+"""The Docker Engine: the only file that imports aiodocker.
+
+Reference: Docker Engine API v1.41 to v1.51.
+"""
+
+import base64
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import structlog
+from aiodocker import Docker, DockerError
+
+from lookout.errors import (
+    Conflict,
+    EngineError,
+    EngineUnavailable,
+    NotFound,
+    PullFailed,
+    PullFault,
+    WrongSettings,
+)
+from lookout.model import DEFAULT_DOMAIN, ImageRef, Json
+
+ApiVersion = tuple[int, int]
+
+# Later versions no longer tell which MAC address the user configured, and ignore it in create.
+NEWEST_API: ApiVersion = (1, 51)
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+
+QUICK = 60.0  # seconds: calls that only read or write the engine's own state, on a slow disk
+CREATE = 300.0  # seconds: create copies files of the image into new volumes
+START = 120.0  # seconds: networks, mounts and plugins are attached
+STOP_MARGIN = 60.0  # seconds that the engine may need beyond the container's own stop timeout
+ENGINE_STOP_TIMEOUT = 10  # seconds: the engine's default where the container has none
+SILENCE = 120.0  # seconds without a line of progress after which a pull is given up
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """User name and password for a registry; never shown."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+
+class Engine:
+    """The calls that Lookout makes, each with a deadline that fits what it does.
+
+    Every method raises EngineUnavailable where the engine did not answer (the call may have been
+    done all the same), NotFound or Conflict for 404 and 409, and EngineError for another refusal.
+    """
+
+    def __init__(self, docker: Docker) -> None:
+        self._docker = docker
+        self._api: ApiVersion | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls) -> AsyncIterator["Engine"]:
+        """An engine as DOCKER_HOST, DOCKER_CONTEXT and the TLS variables name it, not yet called.
+
+        Raises WrongSettings where those cannot be used.
+        """
+        docker = _client()
+        try:
+            yield cls(docker)
+        finally:
+            await docker.close()
+
+    @property
+    def address(self) -> str:
+        """Where the engine is, for log lines."""
+        return str(self._docker._connection_info)
+
+    async def api(self) -> ApiVersion:
+        """The one API version for all calls: the newest that this engine and Lookout both know."""
+        if self._api is None:
+            answer = await self._call("tell its version", "version", versioned=False)
+            newest, oldest = (
+                _version(answer["ApiVersion"]),
+                _version(answer.get("MinAPIVersion", "1.24")),
+            )
+            self._api = max(min(newest, NEWEST_API), oldest)
+            self._docker.api_version = f"v{self._api[0]}.{self._api[1]}"
+            log.info("engine connected", engine=answer.get("Version"), api=self._docker.api_version)
+        return self._api
+
+    async def info(self) -> Json:
+        return await self._get_object("describe itself", "info")
+
+    async def containers(self, *, every: bool = False, label: str | None = None) -> list[str]:
+        """Ids of the containers that run, restart or are paused; with `every`, of all."""
+        filters = {"label": [label]} if label else {}
+        params = {"all": str(every).lower(), "filters": json.dumps(filters)}
+        return [c["Id"] for c in await self._get("list containers", "containers/json", params=params)]
+
+    async def names(self) -> frozenset[str]:
+        """Ids and names of all containers."""
+        found = await self._get("list containers", "containers/json", params={"all": "true"})
+        return frozenset(
+            word for c in found for word in (c["Id"], *(name.lstrip("/") for name in c["Names"] or ()))
+        )
+
+    async def networks(self) -> frozenset[str]:
+        """Ids of all networks."""
+        return frozenset(n["Id"] for n in await self._get("list networks", "networks"))
+
+    async def container(self, key: str) -> Json:
+        """Inspect one container, by id or name."""
+        return await self._get_object(f"inspect container {key}", f"containers/{_path(key)}/json")
+
+    async def image(self, key: str) -> Json:
+        """Inspect one image, by id or reference."""
+        return await self._get_object(f"inspect image {key}", f"images/{_path(key)}/json")
+
+    async def changes(self, container: str) -> list[Json]:
+        """Files that the container's own layer adds, changes or deletes."""
+        path = f"containers/{_path(container)}/changes"
+        return await self._get(f"list changed files of {container}", path) or []
+
+    async def create(self, name: str, body: Json) -> str:
+        """Create a container and return its id; the engine's warnings are logged."""
+        answer = await self._post(
+            f"create container {name}",
+            "containers/create",
+            params={"name": name},
+            data=body,
+            timeout=CREATE,
+        )
+        for warning in answer.get("Warnings") or ():
+            log.warning("the engine warns about the new container", container=name, warning=warning)
+        return str(answer["Id"])
+
+    async def attach(self, network: str, container: str, endpoint: Json) -> None:
+        data = {"Container": container, "EndpointConfig": endpoint}
+        path = f"networks/{_path(network)}/connect"
+        await self._post(f"connect {container} to network {network}", path, data=data)
+
+    async def detach(self, network: str, container: str) -> None:
+        data = {"Container": container, "Force": False}
+        path = f"networks/{_path(network)}/disconnect"
+        await self._post(f"disconnect {container} from network {network}", path, data=data)
+
+    async def copy_files(self, source: str, target: str, path: str) -> None:
+        """Copy a folder from one container's file system into another's, owners and modes kept."""
+        async with self._request(
+            f"read {path} of {source}",
+            "GET",
+            f"containers/{_path(source)}/archive",
+            params={"path": path},
+        ) as response:
+            archive = await response.read()
+        parent = str(Path(path).parent)
+        await self._call(
+            f"write {path} into {target}",
+            f"containers/{_path(target)}/archive",
+            method="PUT",
+            params={"path": parent},
+            data=archive,
+            headers={"Content-Type": "application/x-tar"},
+        )
+
+    async def set_restart_policy(self, container: str, policy: Json) -> None:
+        path = f"containers/{_path(container)}/update"
+        await self._post(f"update {container}", path, data={"RestartPolicy": policy})
+
+    async def start(self, container: str) -> None:
+        """Start a container; one that runs already is left as it is."""
+        await self._post(f"start {container}", f"containers/{_path(container)}/start", timeout=START)
+
+    async def stop(self, container: str, *, stop_timeout: int | None, at_once: bool = False) -> None:
+        """Stop a container by its own signal; returns when it has exited.
+
+        `stop_timeout` is the container's own (seconds, None for the engine's default): the engine
+        keeps to it by itself, the call only has to wait longer. `at_once` kills it instead of asking.
+        """
+        expected = 0 if at_once else stop_timeout if stop_timeout is not None else ENGINE_STOP_TIMEOUT
+        await self._post(
+            f"stop {container}",
+            f"containers/{_path(container)}/stop",
+            params={"t": "0"} if at_once else None,
+            timeout=None if expected < 0 else expected + STOP_MARGIN,
+        )
+
+    async def rename(self, container: str, name: str) -> None:
+        path = f"containers/{_path(container)}/rename"
+        await self._post(f"rename {container} to {name}", path, params={"name": name})
+
+    async def remove(self, container: str, *, volumes: bool = False, force: bool = False) -> None:
+        """Remove a container; its anonymous volumes too only if `volumes`."""
+        await self._call(
+            f"remove {container}",
+            f"containers/{_path(container)}",
+            method="DELETE",
+            params={"v": str(int(volumes)), "force": str(int(force))},
+        )
+
+    async def tag(self, source: str, image: ImageRef) -> None:
+        await self._post(
+            f"tag {source} as {image}",
+            f"images/{_path(source)}/tag",
+            params={"repo": image.name.canonical, "tag": image.tag},
+        )
+
+    async def pull(
+        self,
+        image: ImageRef,
+        digest: str | None,
+        credentials: Credentials | None,
+        progress: Callable[[Json], None],
+    ) -> None:
+        """Pull `image`, by digest where one is given, and call `progress` with each line of it.
+
+        Raises PullFailed, also for errors that the engine reports inside the stream of an answer
+        that began with 200, and for a stream that ends in the middle.
+        """
+        params = {"fromImage": image.name.canonical, "tag": digest or image.tag}
+        headers = {"X-Registry-Auth": _auth(image, credentials)} if credentials else {}
+        try:
+            async with self._request(
+                f"pull {image}",
+                "POST",
+                "images/create",
+                params=params,
+                headers=headers,
+                timeout=None,
+                silence=SILENCE,
+            ) as response:
+                while line := await response.content.readline():
+                    step = json.loads(line)
+                    if error := step.get("error"):
+                        raise _pull_failed(image, error, credentials)
+                    progress(step)
+        except EngineError as exc:
+            raise _pull_failed(image, exc.message, credentials) from exc
+
+    async def _get_object(self, call: str, path: str) -> Json:
+        return dict(await self._get(call, path))
+
+    async def _get(self, call: str, path: str, *, params: dict[str, str] | None = None) -> Any:
+        return await self._call(call, path, params=params)
+
+    async def _post(
+        self,
+        call: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        data: Json | None = None,
+        timeout: float | None = QUICK,
+    ) -> Any:
+        body = json.dumps(data).encode() if data is not None else None
+        return await self._call(call, path, method="POST", params=params, data=body, timeout=timeout)
+
+    async def _call(
+        self,
+        call: str,
+        path: str,
+        *,
+        method: str = "GET",
+        params: dict[str, str] | None = None,
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = QUICK,
+        versioned: bool = True,
+    ) -> Any:
+        async with self._request(
+            call,
+            method,
+            path,
+            params=params,
+            data=data,
+            headers=headers,
+            timeout=timeout,
+            versioned=versioned,
+        ) as response:
+            text = await response.read()
+            return json.loads(text) if response.content_type == "application/json" and text else None
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        call: str,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = QUICK,
+        silence: float | None = None,
+        versioned: bool = True,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One request, with whatever goes wrong told in Lookout's own errors."""
+        if versioned:
+            await self.api()
+        patience = aiohttp.ClientTimeout(total=timeout, connect=QUICK, sock_read=silence)
+        try:
+            async with self._docker._query(
+                path,
+                method,
+                params=params,
+                data=data,
+                headers=headers,
+                timeout=patience,
+                versioned_api=versioned,
+            ) as response:
+                try:
+                    yield response
+                finally:
+                    response.close()
+        except DockerError as exc:
+            raise self._translated(call, exc) from exc
+        except TimeoutError as exc:
+            raise EngineUnavailable(call, "no answer in time") from exc
+        except (aiohttp.ClientError, OSError, ValueError, KeyError) as exc:
+            self._api = None
+            raise EngineUnavailable(call, str(exc) or type(exc).__name__) from exc
+
+    def _translated(self, call: str, exc: DockerError) -> EngineError | EngineUnavailable:
+        if exc.status == _NO_CONNECTION:
+            self._api = None  # the engine that comes back may be another one
+            return EngineUnavailable(call, exc.message)
+        kind = {404: NotFound, 409: Conflict}.get(exc.status, EngineError)
+        return kind(call, exc.status, exc.message.strip())
+
+
+_NO_CONNECTION = 900  # aiodocker's own status where there was no HTTP answer
+
+
+def _client() -> Docker:
+    """A client for the engine that the usual variables name, else the default socket."""
+    host = os.environ.get("DOCKER_HOST") or None
+    try:
+        if host and os.environ.get("DOCKER_TLS_VERIFY") and not host.startswith(("unix:", "ssh:")):
+            return Docker("https://" + host.partition("://")[2], ssl_context=_tls())
+        try:
+            return Docker(host)
+        except AssertionError:  # no socket there yet: the engine may still be starting
+            return Docker(DEFAULT_SOCKET)
+    except (ValueError, OSError, ImportError, DockerError) as exc:
+        raise WrongSettings([f"DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH: {exc}"]) from None
+
+
+def _tls() -> ssl.SSLContext:
+    folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context
+
+
+def _version(text: str) -> ApiVersion:
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _path(key: str) -> str:
+    return quote(key, safe="/:@")
+
+
+def _auth(image: ImageRef, credentials: Credentials) -> str:
+    """The X-Registry-Auth header; the containerd image store compares serveraddress with the host."""
+    domain = image.name.domain
+    auth = {
+        "username": credentials.username,
+        "password": credentials.password,
+        "serveraddress": "https://index.docker.io/v1/" if domain == DEFAULT_DOMAIN else domain,
+    }
+    return base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()
+
+
+_FAULTS = (
+    (
+        PullFault.CREDENTIALS,
+        (
+            "unauthorized",
+            "no basic auth credentials",
+            "authentication required",
+            "denied",
+            "forbidden",
+            "incorrect username or password",
+            "authorization failed",
+        ),
+    ),
+    (PullFault.PLATFORM, ("no matching manifest", "does not match the specified platform")),
+    (PullFault.NOT_FOUND, ("manifest unknown", "not found", "manifest for", "name unknown")),
+)
+
+
+def _pull_failed(image: ImageRef, message: str, credentials: Credentials | None) -> PullFailed:
+    """Engines tell the cause of a failed pull in words alone, with one status for most of them."""
+    text = message.lower()
+    fault = next((f for f, words in _FAULTS if any(w in text for w in words)), PullFault.TRANSIENT)
+    return PullFailed(str(image), fault, " ".join(message.split())[:500], _hint(image, fault, credentials))
+
+
+def _hint(image: ImageRef, fault: PullFault, credentials: Credentials | None) -> str:
+    match fault:
+        case PullFault.CREDENTIALS if credentials:
+            return f"check RegistryUsername and RegistryPassword: {image.name.domain} refused them"
+        case PullFault.CREDENTIALS:
+            return f"set RegistryUsername and RegistryPassword for {image.name.domain}"
+        case PullFault.NOT_FOUND:
+            return "check ImageName and ImageTag, and that CI pushed the image before it sent the message"
+        case PullFault.PLATFORM:
+            return "build the image for the platform of this host too"
+        case PullFault.TRANSIENT:
+            return f"check that {image.name.domain} can be reached from this host"

@@ -1,0 +1,129 @@
+"""What can go wrong, as sentences that name the thing and the next step."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class LookoutError(Exception):
+    """The parent of every error that Lookout raises on purpose."""
+
+
+class InvalidBody(LookoutError):
+    """The body of a message asks for nothing that Lookout understands."""
+
+
+@dataclass
+class WrongSettings(LookoutError):
+    """Lookout cannot start with these settings: one line for each wrong one."""
+
+    lines: list[str]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+@dataclass
+class EngineError(LookoutError):
+    """The engine refused a call; `status` is its HTTP status."""
+
+    call: str
+    status: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"the engine refused to {self.call}: {self.message} (HTTP {self.status})"
+
+
+class NotFound(EngineError):
+    """The engine has no such container, image or network (HTTP 404)."""
+
+
+class Conflict(EngineError):
+    """The name is taken, or the container is not in a state for this call (HTTP 409)."""
+
+
+@dataclass
+class EngineUnavailable(LookoutError):
+    """The engine did not answer. It may have done the call all the same."""
+
+    call: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"the engine did not answer when asked to {self.call}: {self.message}"
+
+
+class PullFault(StrEnum):
+    """Why a pull failed, as far as its next step differs."""
+
+    CREDENTIALS = "credentials"
+    NOT_FOUND = "not found"
+    PLATFORM = "platform"
+    TRANSIENT = "transient"
+
+
+@dataclass
+class PullFailed(LookoutError):
+    """The engine could not pull the image. No container was touched."""
+
+    image: str
+    fault: PullFault
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"cannot pull {self.image}: {self.message}; {self.hint}"
+
+
+class CopyRefused(LookoutError):
+    """The container cannot be copied faithfully, so it is left alone."""
+
+
+class NotReady(LookoutError):
+    """The new container did not start, died, or did not become healthy."""
+
+
+class SwapRefused(LookoutError):
+    """The swap ended before anything was stopped; what it had made is removed."""
+
+    def __init__(self, message: str, *, transient: bool) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class RolledBack(LookoutError):
+    """The new container was not good; the old one runs again."""
+
+
+@dataclass
+class RollbackFailed(LookoutError):
+    """The old container could not be brought back."""
+
+    container: str
+    message: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.container} could not be brought back: {self.message}; "
+            f"start it by hand: docker start {self.container}"
+        )
+
+
+class QueueError(LookoutError):
+    """SQS did not answer or refused a call that may well work later."""
+
+
+class QueueDenied(QueueError):
+    """The credentials lack the permission for this action."""
+
+
+class HandleGone(QueueError):
+    """The receipt handle is no longer valid: the message is visible again, or deleted."""
+
+
+class QueueUnusable(QueueError):
+    """Wrong credentials or no such queue: nothing will work until a setting is changed."""
+
+
+class Interrupted(LookoutError):
+    """Lookout is stopping, and this deploy has not begun to touch a container."""

@@ -1,0 +1,156 @@
+"""The nouns that travel from the queue to the engine and back."""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+Json = dict[str, Any]
+
+DEFAULT_DOMAIN = "docker.io"
+LIBRARY = "library/"
+
+# Grammar of references: github.com/distribution/reference, the package that Docker itself uses.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])"
+_NAME = re.compile(rf"(?:(?P<domain>{_HOST}(?::[0-9]+)?)/)?(?P<path>{_COMPONENT}(?:/{_COMPONENT})*)")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
+_IMAGE_ID = re.compile(r"(?:sha256:)?[a-f0-9]{64}")
+_LONGEST_NAME = 255
+
+
+@dataclass(frozen=True, order=True)
+class ImageName:
+    """A repository by its canonical name: `redis` and `docker.io/library/redis` are equal."""
+
+    domain: str
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a name without tag or digest; raises ValueError for anything else."""
+        first, slash, rest = text.partition("/")
+        if not slash or not _is_domain(first):
+            first, rest = DEFAULT_DOMAIN, text
+        elif first == "index.docker.io":
+            first = DEFAULT_DOMAIN
+        if first == DEFAULT_DOMAIN and "/" not in rest:
+            rest = LIBRARY + rest
+        canonical = f"{first}/{rest}"
+        match = _NAME.fullmatch(canonical)
+        if not match or len(canonical) > _LONGEST_NAME or _IMAGE_ID.fullmatch(text):
+            raise ValueError(f"{text[:80]!a} is not a repository name")
+        return cls(first, rest)
+
+    def __str__(self) -> str:
+        """The name as people write it: `redis`, `acme/api`, `ghcr.io/acme/api`."""
+        if self.domain != DEFAULT_DOMAIN:
+            return f"{self.domain}/{self.path}"
+        return self.path.removeprefix(LIBRARY)
+
+    @property
+    def canonical(self) -> str:
+        return f"{self.domain}/{self.path}"
+
+
+def _is_domain(component: str) -> bool:
+    return any(c in component for c in ".:") or component == "localhost" or component != component.lower()
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """A repository and a tag."""
+
+    name: ImageName
+    tag: str
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.tag}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What `Config.Image` of a container says: a name with tag and/or digest, or an image id."""
+
+    spelling: str  # the repository just as it was written
+    name: ImageName
+    tag: str | None
+    digest: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read any image reference; None where it is an image id or not a reference."""
+        if text.startswith("sha256:"):
+            return None
+        rest, _, digest = text.partition("@")
+        head, colon, tag = rest.rpartition(":")
+        if not colon or "/" in tag:
+            head, tag = rest, ""
+        try:
+            return cls(head, ImageName.parse(head), tag or (None if digest else "latest"), digest or None)
+        except ValueError:
+            return None
+
+
+def is_tag(text: str) -> bool:
+    return bool(_TAG.fullmatch(text))
+
+
+def is_digest(text: str) -> bool:
+    return bool(_DIGEST.fullmatch(text))
+
+
+@dataclass(frozen=True)
+class DeployRequest:
+    """What a message asks for."""
+
+    image: ImageRef
+    digest: str | None = None
+    deploy_time: int | None = None  # seconds
+    host_id: str | None = None
+
+
+@dataclass
+class Message:
+    """One message of the queue; the receipt handle is that of its newest receipt."""
+
+    id: str
+    body: str = field(repr=False)
+    receipt_handle: str = field(repr=False)
+    sent_timestamp: int = 0  # milliseconds since the epoch, by the clock of SQS
+    receive_count: int = 1
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message that Lookout holds, and what it asks for."""
+
+    message: Message
+    request: DeployRequest
+
+
+class Outcome(StrEnum):
+    """How a message ended."""
+
+    DEPLOYED = "deployed"
+    UNCHANGED = "unchanged"
+    SUPERSEDED = "superseded"
+    IGNORED = "ignored"
+    NOT_HERE = "not_here"
+    INVALID = "invalid"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_FAILED = "rollback_failed"
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a deploy ended, why, and which containers it replaced."""
+
+    outcome: Outcome
+    reason: str = ""
+    containers: tuple[str, ...] = ()
+    transient: bool = False  # a failure whose cause may pass by itself
+    retry_after: float | None = None  # seconds, where the usual backoff does not fit

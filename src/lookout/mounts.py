@@ -1,0 +1,166 @@
+"""Data outlives its container: every mount of the old one is mounted again by name.
+
+Inspect tells three stories: what was asked for (Binds, Mounts, VolumesFrom of HostConfig; Volumes of
+Config) and what came of it (Mounts, at the top). A volume that was asked for without a name has its
+name in the last one only, so a copy of the request alone would get a new, empty volume in its place.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from lookout.model import Json
+from lookout.surroundings import Surroundings
+
+_VOLUME_FOLDER = re.compile(r"/volumes/([^/]+)/_data$")
+
+#: How a bind mount propagates where nobody has said it.
+_DEFAULT_PROPAGATION = "rprivate"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The request's part that brings the mounts back."""
+
+    volumes: Json  # Config.Volumes
+    host: Json  # Binds, Mounts and VolumesFrom of HostConfig
+
+
+def storage(container: Json, defaults: Json, around: Surroundings) -> Storage:
+    """Everything that is mounted in `container`, whose image has the Config `defaults`."""
+    host = container["HostConfig"]
+    mounted = _mounted(container)
+    binds = [_with_name(bind, mounted) for bind in host.get("Binds") or []]
+    mounts = [_with_source(mount, mounted) for mount in host.get("Mounts") or []]
+    sources = [
+        _followed(source, around) for source in host.get("VolumesFrom") or [] if _resolves(source, around)
+    ]
+    carried = _carried(container, around)
+    request = {
+        "Binds": binds + [_bind(mount) for mount in carried.values()],
+        "Mounts": mounts,
+        "VolumesFrom": sources,
+    }
+    return Storage(
+        volumes=_volumes(container, defaults, carried),
+        # A list that was null or absent stays so, as long as there is nothing to put in it.
+        host={key: value for key, value in request.items() if value or host.get(key)},
+    )
+
+
+def _mounted(container: Json) -> dict[str, Json]:
+    """What is mounted where. The destinations are normalised: `/d/` is asked for, `/d` shown."""
+    return {_path(mount["Destination"]): mount for mount in container.get("Mounts") or []}
+
+
+def _path(destination: str) -> str:
+    return "/" + posixpath.normpath(destination).lstrip("/")
+
+
+def _with_name(bind: str, mounted: dict[str, Json]) -> str:
+    """A bind that is a path alone made an anonymous volume; ask for that very volume."""
+    mount = mounted.get(_path(bind)) if ":" not in bind else None
+    return _bind(mount) if mount else bind
+
+
+def _with_source(asked: Json, mounted: dict[str, Json]) -> Json:
+    """`--mount type=volume` without a source made an anonymous volume too."""
+    mount = mounted.get(_path(asked["Target"]))
+    if asked.get("Type") != "volume" or asked.get("Source") or not mount:
+        return asked
+    options = (asked.get("VolumeOptions") or {}) | {"NoCopy": True}
+    return asked | {"Source": _volume_name(mount), "VolumeOptions": options}
+
+
+def _bind(mount: Json) -> str:
+    """The `-v` form of something that is mounted.
+
+    `nocopy`, because create alone already writes: into a volume that is empty it copies the files of
+    the new image, and changes its owner, while the old container is running on it.
+    """
+    options = [] if mount.get("RW", True) else ["ro"]
+    if mount["Type"] == "volume":
+        return _joined(_volume_name(mount), mount["Destination"], [*options, "nocopy"])
+    if mount.get("Propagation") not in {None, "", _DEFAULT_PROPAGATION}:
+        options.append(mount["Propagation"])
+    return _joined(mount["Source"], mount["Destination"], options)
+
+
+def _joined(source: str, destination: str, options: list[str]) -> str:
+    return ":".join([source, destination, *([",".join(options)] if options else [])])
+
+
+def _volume_name(mount: Json) -> str:
+    """Engine 28 leaves the name out where the bind was a path alone; its folder still tells it."""
+    if name := mount.get("Name"):
+        return str(name)
+    folder = _VOLUME_FOLDER.search(mount["Source"])
+    return folder[1] if folder else str(mount["Source"])
+
+
+def _carried(container: Json, around: Surroundings) -> dict[str, Json]:
+    """What is mounted, and would not come back by asking again for what was asked for.
+
+    These are the anonymous volumes, of the image and of `-v /path`, and all that came from containers
+    which are gone. A volume of the old image is carried even if the new image declares none there.
+    """
+    host = container["HostConfig"]
+    asked = {
+        *(_destination(bind) for bind in host.get("Binds") or []),
+        *(_path(mount["Target"]) for mount in host.get("Mounts") or []),
+        # A tmpfs hides what VolumesFrom or the image put there, and no bind may share its path.
+        *(_path(tmpfs) for tmpfs in host.get("Tmpfs") or {}),
+    }
+    declared = set(_paths(container["Config"].get("Volumes")))
+    sources = host.get("VolumesFrom") or []
+    inherited = bool(sources) and all(_resolves(source, around) for source in sources)
+    return {
+        path: mount
+        for path, mount in _mounted(container).items()
+        if path not in asked and (path in declared or not inherited)
+    }
+
+
+def _destination(bind: str) -> str:
+    parts = bind.split(":")
+    return _path(parts[1] if len(parts) > 1 else bind)
+
+
+def _paths(volumes: Iterable[str] | None) -> Iterator[str]:
+    return map(_path, volumes or ())
+
+
+def _volumes(container: Json, defaults: Json, carried: Iterable[str]) -> Json:
+    """The user's own declarations of volumes, without those that are now bound by name."""
+    settled = {*_paths(defaults.get("Volumes")), *carried}
+    asked: Json = container["Config"].get("Volumes") or {}
+    return {path: value for path, value in asked.items() if _path(path) not in settled}
+
+
+def _resolves(source: str, around: Surroundings) -> bool:
+    return around.holds(around.successor(_container(source)))
+
+
+def _container(source: str) -> str:
+    """The container in an entry of VolumesFrom: `name` or `name:ro`."""
+    return source.partition(":")[0]
+
+
+def _followed(source: str, around: Surroundings) -> str:
+    container, colon, mode = source.partition(":")
+    return around.successor(container) + colon + mode
+
+
+def remarks(container: Json, defaults: Json, new: Json, around: Surroundings) -> Iterator[str]:
+    """What the mounts will be where that may surprise; `new` is the Config of the new image."""
+    dropped = set(_paths(defaults.get("Volumes"))) - set(_paths(new.get("Volumes")))
+    for path in _carried(container, around):
+        if path in dropped:
+            yield f"the new image declares no volume at {path}; the old one stays mounted there"
+    for source in container["HostConfig"].get("VolumesFrom") or []:
+        if not _resolves(source, around):
+            yield (
+                f"{_container(source)}, whose volumes it shares, is gone; "
+                "they are mounted by name from now on"
+            )

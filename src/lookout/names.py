@@ -1,0 +1,57 @@
+"""The names and labels by which a half-done swap is recognised, and finished or undone."""
+
+import re
+
+PREFIX = "lookout.swap."
+#: Full id of the container that this one takes over from.
+REPLACES = PREFIX + "replaces"
+#: The name that this container gets in the end.
+NAME = PREFIX + "name"
+#: STOP_FIRST or START_FIRST.
+MODE = PREFIX + "mode"
+#: Restart policy of the old container as JSON: what to restore after it was parked.
+RESTART = PREFIX + "restart"
+#: Who is doing the swap.
+BY = PREFIX + "by"
+#: On the stand-in that brings an auto-removed container back: full id of that container.
+ROLLBACK_FOR = PREFIX + "rollback-for"
+#: Full id of the running container where REPLACES names its stand-in.
+LIVE = PREFIX + "live"
+
+STOP_FIRST = "stop-first"
+START_FIRST = "start-first"
+
+_LEFTOVER = re.compile(r"\.lookout-(?:new|old|rb)\.[0-9a-f]{12}$")
+
+
+def short_id(container_id: str) -> str:
+    """The 12 digits that the engine itself uses as hostname and alias."""
+    return container_id[:12]
+
+
+def new_name(name: str, old_id: str) -> str:
+    """The name of the new container until it takes over.
+
+    It follows from the old container alone, so a second attempt gets a 409 and no second container.
+    """
+    return f"{name}.lookout-new.{short_id(old_id)}"
+
+
+def old_name(name: str, old_id: str) -> str:
+    """The name of the old container from the moment it gives its own away."""
+    return f"{name}.lookout-old.{short_id(old_id)}"
+
+
+def rollback_name(name: str, old_id: str) -> str:
+    """The name of the stand-in for a container that the engine deletes as soon as it stops."""
+    return f"{name}.lookout-rb.{short_id(old_id)}"
+
+
+def is_leftover_name(name: str) -> bool:
+    """Whether a container of this name is, or was left by, a swap."""
+    return bool(_LEFTOVER.search(name))
+
+
+def final_name(name: str) -> str:
+    """The name without what a swap has added to it."""
+    return _LEFTOVER.sub("", name)

@@ -1,0 +1,176 @@
+"""What the user said over the image's defaults.
+
+At create the engine merges the request with the defaults of the image, and from then on inspect shows only the
+result. A request made of that result would pin the old image's defaults for ever. So each rule here takes the old
+defaults away again, and what remains is what the user typed; the engine then merges the new image's defaults in.
+
+A value that is equal to the old default counts as inherited wherever inspect cannot tell.
+"""
+
+import posixpath
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from lookout.model import Json
+from lookout.names import PREFIX
+
+#: Labels that belong to the container even where its image carries the same: `docker compose build` labels images
+#: with project and service, and without them compose would no longer know its container.
+OWNED_LABELS = (
+    "com.docker.compose.",
+    "com.docker.stack.",
+    "com.docker.swarm.",
+    "desktop.docker.io/",
+)
+
+#: Compose's mark on a container that it has half replaced; on a copy it would be a lie.
+COMPOSE_REPLACE = "com.docker.compose.replace"
+
+#: What images say about themselves: nobody overrides these by hand.
+_ABOUT_THE_IMAGE = re.compile(r"org\.opencontainers\.image\..+")
+_ABOUT_THE_BUILD = re.compile(r"PATH|(?:\w+_)?VERSION")
+
+
+def overrides(config: Json, defaults: Json, published: Collection[str]) -> Json:
+    """The user's part of a container's Config; `published` are the keys of its PortBindings."""
+    said = {
+        "Env": env(config.get("Env") or [], defaults.get("Env") or []),
+        "User": _unless_default(config, defaults, "User"),
+        "WorkingDir": working_dir(config, defaults),
+        "StopSignal": _unless_default(config, defaults, "StopSignal"),
+        "Labels": labels(config.get("Labels") or {}, defaults.get("Labels") or {}),
+        "ExposedPorts": exposed_ports(
+            config.get("ExposedPorts") or {}, defaults.get("ExposedPorts") or {}, published
+        ),
+        "Healthcheck": healthcheck(config.get("Healthcheck") or {}, defaults.get("Healthcheck") or {}),
+    }
+    return {key: value for key, value in said.items() if value} | command(config, defaults)
+
+
+def env(entries: list[str], defaults: list[str]) -> list[str]:
+    """The user's entries: the ones before the image's.
+
+    The engine writes the user's entries first and then, in the image's order, those of the image whose key the user
+    did not set. So the order tells who said what, even where the user repeats the default. A list, never a dict:
+    `KEY` without `=` removes a variable of the image, and of two entries with one key the last wins.
+    """
+    count = _count_said(entries, defaults)
+    if count is None:
+        return [entry for entry in entries if entry not in defaults]
+    return entries[:count]
+
+
+def _count_said(entries: list[str], defaults: list[str]) -> int | None:
+    """How many entries come from the user; None if something else than the engine has ordered the list."""
+    for count in range(len(entries) + 1):
+        said = {_key(entry) for entry in entries[:count]}
+        if entries[count:] == [default for default in defaults if _key(default) not in said]:
+            return count
+    return None
+
+
+def _key(entry: str) -> str:
+    return entry.partition("=")[0]
+
+
+def command(config: Json, defaults: Json) -> Json:
+    """Entrypoint and Cmd, which the engine merges as a pair: who sets the first loses the image's second."""
+    entrypoint, cmd = config.get("Entrypoint"), config.get("Cmd")
+    own_cmd = {} if _same(cmd, defaults.get("Cmd")) else _some("Cmd", cmd)
+    if _same(entrypoint, defaults.get("Entrypoint")):
+        # Only an explicit entrypoint can leave Cmd empty: without it the image's Cmd would come back.
+        explicit = not cmd and bool(defaults.get("Cmd"))
+        return _some("Entrypoint", entrypoint) if explicit else own_cmd
+    if entrypoint:
+        return {"Entrypoint": entrypoint} | _some("Cmd", cmd)
+    if entrypoint == []:
+        # Asked for as [] (compose does): the image's entrypoint is cleared, but its Cmd is still inherited.
+        return {"Entrypoint": []} | own_cmd
+    # Asked for as [""], which reads back as null, and null in a request would mean the image's.
+    return {"Entrypoint": [""]} | _some("Cmd", cmd)
+
+
+def _same(one: list[str] | None, other: list[str] | None) -> bool:
+    return (one or []) == (other or [])
+
+
+def _some(key: str, value: Any) -> Json:
+    return {key: value} if value else {}
+
+
+def _unless_default(config: Json, defaults: Json, key: str) -> str | None:
+    """A plain string: the engine takes the image's where the request has none."""
+    value: str | None = config.get(key)
+    return None if value == defaults.get(key) else value
+
+
+def working_dir(config: Json, defaults: Json) -> str | None:
+    """Compared as a path, because the engine cleans it when it makes the container: /srv/ becomes /srv."""
+    value: str | None = config.get("WorkingDir")
+    default = defaults.get("WorkingDir")
+    if value and default and posixpath.normpath(value) == posixpath.normpath(default):
+        return None
+    return value
+
+
+def labels(labels: dict[str, str], defaults: dict[str, str]) -> dict[str, str]:
+    """The user's labels, and those that compose and others keep their own state in, but none of an earlier swap."""
+    return {
+        key: value
+        for key, value in labels.items()
+        if not key.startswith(PREFIX)
+        and key != COMPOSE_REPLACE
+        and (key.startswith(OWNED_LABELS) or defaults.get(key) != value)
+    }
+
+
+def exposed_ports(ports: Json, defaults: Json, published: Collection[str]) -> Json:
+    """The user's ports, and the image's that the user publishes.
+
+    Engines before 29 publish a port only if it is exposed too, so `-p 8080:8080` must expose 8080 itself once the
+    new image no longer does. Ports that are bound but were not exposed stay as they were: not published there.
+    """
+    return {port: value for port, value in ports.items() if port not in defaults or port in published}
+
+
+def healthcheck(check: Json, default: Json) -> Json:
+    """The fields that the user set; the engine fills those that are zero from the image, one by one."""
+    if _is_disabled(check) and not _is_disabled(default):
+        return {"Test": ["NONE"]}
+    return {field: value for field, value in check.items() if value and value != default.get(field)}
+
+
+def _is_disabled(check: Json) -> bool:
+    return (check.get("Test") or [])[:1] == ["NONE"]
+
+
+def remarks(config: Json, defaults: Json) -> Iterator[str]:
+    """What cannot be known about the user's part."""
+    entries, inherited = config.get("Env") or [], defaults.get("Env") or []
+    if _count_said(entries, inherited) is None:
+        yield "the order of Env is not the engine's: entries equal to the old image's count as inherited"
+    stale = [
+        *_masked(
+            dict(map(_split, env(entries, inherited))),
+            dict(map(_split, inherited)),
+            _ABOUT_THE_BUILD,
+        ),
+        *_masked(config.get("Labels") or {}, defaults.get("Labels") or {}, _ABOUT_THE_IMAGE),
+    ]
+    if stale:
+        yield (
+            f"{', '.join(stale)}: set on the container over the image's own value, perhaps left by a tool that "
+            "copied an older image's defaults; kept, and so the new image's value does not show"
+        )
+
+
+def _split(entry: str) -> tuple[str, str]:
+    key, _, value = entry.partition("=")
+    return key, value
+
+
+def _masked(said: dict[str, str], defaults: dict[str, str], suspicious: re.Pattern[str]) -> Iterator[str]:
+    for key, value in said.items():
+        if suspicious.fullmatch(key) and key in defaults and defaults[key] != value:
+            yield key

@@ -1,0 +1,134 @@
+"""Long-polls the queue and puts what it brings into the inbox."""
+
+import asyncio
+import random
+import time
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from lookout.errors import InvalidBody, QueueDenied, QueueError, QueueUnusable, WrongSettings
+from lookout.leases import Leases
+from lookout.model import Delivery, Message, Outcome, Report
+from lookout.request import Nothing, parse
+from lookout.settler import Settler
+from lookout.sqs import BATCH, Queue
+
+LONGEST_BACKOFF = 60.0  # seconds between two polls that fail
+OTHER_HOST = (1.0, 5.0)  # seconds until the owner of a message may see it
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Receiver:
+    """Takes a free slot before it polls, so that nothing is received that cannot be held."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        leases: Leases,
+        settler: Settler,
+        inbox: asyncio.Queue[Delivery],
+        *,
+        wait: int,
+        deploy_time: int,
+        host_id: str | None,
+        stopping: asyncio.Event,
+        longest_backoff: float = LONGEST_BACKOFF,
+    ) -> None:
+        self._queue = queue
+        self._leases = leases
+        self._settler = settler
+        self._inbox = inbox
+        self._wait = wait
+        self._deploy_time = deploy_time
+        self._host_id = host_id
+        self._stopping = stopping
+        self._longest_backoff = longest_backoff
+        self._answered = False
+
+    async def run(self) -> None:
+        """Receive until asked to stop; the poll that is open then ends by itself.
+
+        A cancelled poll would take a message along until its visibility timeout ends. Raises
+        WrongSettings where the very first answer says that no poll will ever work.
+        """
+        log.info("polling", queue=self._queue.url)
+        while not self._stopping.is_set():
+            await self._leases.wait_for_slot()
+            received = await self._poll()
+            now = time.monotonic()
+            # All first: their visibility clocks run while the others are read.
+            fresh = [message for message in received if self._hold(message, now)]
+            for message in fresh:
+                await self._admit(message)
+
+    async def _poll(self) -> list[Message]:
+        received: list[Message] = []
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(QueueError),
+            wait=wait_random_exponential(min=min(1, self._longest_backoff), max=self._longest_backoff),
+            sleep=self._pause,
+            before_sleep=self._note_failure,
+        ):
+            with attempt:
+                if not self._stopping.is_set():
+                    received = await self._receive()
+        return received
+
+    async def _receive(self) -> list[Message]:
+        count = 1 if self._leases.denied else min(BATCH, self._leases.free)
+        try:
+            messages = await self._queue.receive(count, wait=self._wait, visibility=self._leases.visibility)
+        except (QueueUnusable, QueueDenied) as exc:
+            if self._answered:
+                raise
+            raise WrongSettings([f"SqsQueueUrl or AWS credentials: {exc}"]) from exc
+        self._answered = True
+        return messages
+
+    def _hold(self, message: Message, now: float) -> bool:
+        fresh = self._leases.hold(message, received=now)
+        if not fresh:
+            log.info("message delivered again while in hand", message_id=message.id)
+        return fresh
+
+    async def _admit(self, message: Message) -> None:
+        if self._stopping.is_set():
+            await self._leases.release(message)
+        elif self._settler.is_settled(message):
+            await self._settler.delete_again(message)
+        else:
+            await self._read(message)
+
+    async def _read(self, message: Message) -> None:
+        log.debug("received", message_id=message.id, body=message.body[:2000])
+        try:
+            request = parse(message.body)
+        except InvalidBody as exc:
+            return await self._settler.settle(message, Report(Outcome.INVALID, str(exc)))
+        if isinstance(request, Nothing):
+            return await self._settler.settle(message, Report(Outcome.IGNORED, request.reason))
+        if request.host_id and request.host_id != self._host_id:
+            reason = f"for HostId {request.host_id}, this is {self._host_id or 'a Lookout without one'}"
+            report = Report(Outcome.NOT_HERE, reason, retry_after=random.uniform(*OTHER_HOST))  # noqa: S311
+            return await self._settler.settle(message, report, image=str(request.image))
+        self._leases.resize(message, request.deploy_time or self._deploy_time)
+        await self._inbox.put(Delivery(message, request))
+        return None
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def _note_failure(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning(
+            "cannot poll; trying again",
+            error=str(error),
+            attempt=state.attempt_number,
+            seconds=round(state.upcoming_sleep, 1),
+        )

@@ -1,0 +1,225 @@
+"""The pure copy: what to ask the engine for, so that a container runs again on another image.
+
+It is what the user would have asked for, had the same command been run with the new image. Inspect
+does not keep that command; `overrides`, `mounts` and `networks` each recover one part of it.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from lookout import mounts, names, networks, overrides
+from lookout.errors import CopyRefused
+from lookout.model import Json, Reference
+from lookout.surroundings import Surroundings
+
+__all__ = ["Copy", "CopyRefused", "Surroundings", "recreate"]
+
+#: Of compose: the id of the image that it has seen the container run on.
+COMPOSE_IMAGE = "com.docker.compose.image"
+COMPOSE_PROJECT = "com.docker.compose.project"
+
+#: Where compose copies inline secrets to. They are files of the container's own layer, not mounts.
+SECRETS = "/run/secrets"
+
+#: The Config fields that a rule of this package decides. All others come from the user alone.
+RULED = {
+    *("Image", "Env", "Entrypoint", "Cmd", "User", "WorkingDir", "StopSignal", "Labels"),
+    *("ExposedPorts", "Healthcheck", "Volumes", "Hostname", "Domainname", "MacAddress"),
+}
+
+#: What engines hide of /proc and /sys when they are not told otherwise, over all their versions.
+_MASKED = re.compile(
+    r"/proc/(?:acpi|asound|interrupts|kcore|keys|latency_stats|sched_debug|scsi|timer_list|timer_stats)"
+    r"|/sys/firmware|/sys/devices/virtual/powercap|/sys/devices/system/cpu/cpu\d+/thermal_throttle"
+)
+_ALWAYS_MASKED = {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"}
+_READONLY = re.compile(r"/proc/(?:asound|bus|fs|irq|sys|sysrq-trigger)")
+_ALWAYS_READONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+
+_ADDED = 1  # `Kind` of a file in GET /containers/{id}/changes
+
+
+@dataclass(frozen=True)
+class Copy:
+    """How to make the new container; nothing in it needs another look at the old one."""
+
+    name: str  # its temporary name
+    body: Json  # the create request, with HostConfig and NetworkingConfig
+    disconnect: tuple[str, ...]  # networks to leave after create, before any is connected
+    connect: tuple[tuple[str, Json], ...]  # networks to join then, with their EndpointConfig
+    archives: tuple[str, ...]  # paths of files that live in the old container's own layer
+    remarks: tuple[str, ...]  # what could not be decided, and what will be different
+
+
+def recreate(
+    container: Json,
+    old_image: Json,
+    new_image: Json,
+    reference: str,
+    api: tuple[int, int],
+    around: Surroundings,
+    changes: Sequence[Json] | None = None,
+) -> Copy:
+    """The copy of `container` on the image `reference`, to be started once `container` is stopped.
+
+    `old_image` is the image whose id the container carries, never the one that its tag means today.
+    All of them must be read with one and the same version of the API, and the request sent with it.
+    Raises CopyRefused where a container that this one depends on is gone.
+    """
+    config, host = container["Config"], container["HostConfig"]
+    defaults, new_defaults = old_image.get("Config") or {}, new_image.get("Config") or {}
+    storage = mounts.storage(container, defaults, around)
+    attachment = networks.attachment(container, api, around)
+    said = overrides.overrides(config, defaults, host.get("PortBindings") or {})
+    body = (
+        {key: value for key, value in config.items() if key not in RULED and value is not None}
+        | said
+        | networks.identity(container, api, around.host_name)
+        | {
+            "Image": reference,
+            "Labels": _labels(container, said.get("Labels") or {}, reference, new_image["Id"]),
+            "HostConfig": _host_config(host, around) | storage.host | {"NetworkMode": attachment.mode},
+        }
+    )
+    if storage.volumes:
+        body["Volumes"] = storage.volumes
+    if attachment.at_create:
+        body["NetworkingConfig"] = {"EndpointsConfig": attachment.at_create}
+    return Copy(
+        name=names.new_name(_name(container), container["Id"]),
+        body=body,
+        disconnect=attachment.disconnect,
+        connect=attachment.connect,
+        archives=_archives(container, changes or ()),
+        remarks=(
+            *overrides.remarks(config, defaults),
+            *mounts.remarks(container, defaults, new_defaults, around),
+            *networks.remarks(container, api, around),
+            *_port_remarks(host),
+            *_compose_remarks(container, changes or ()),
+        ),
+    )
+
+
+def _name(container: Json) -> str:
+    return str(container["Name"]).lstrip("/")
+
+
+def _labels(container: Json, said: Json, reference: str, image_id: str) -> Json:
+    """The user's labels, and those by which this swap can be finished or undone after a crash."""
+    policy = container["HostConfig"].get("RestartPolicy") or {"Name": "no", "MaximumRetryCount": 0}
+    swap = {
+        names.REPLACES: container["Id"],
+        names.NAME: _name(container),
+        names.MODE: names.STOP_FIRST,
+        names.RESTART: json.dumps(policy),
+    }
+    return said | _compose_image(container, said, reference, image_id) | swap
+
+
+def _compose_image(container: Json, said: Json, reference: str, image_id: str) -> Json:
+    """Tell compose that the same tag means a new image now, or the next `up` recreates for nothing.
+
+    With another tag than its file has, compose must go on seeing the image that it has put there:
+    if it saw a new one it would bring the file's tag back.
+    """
+    old = Reference.parse(container["Config"]["Image"])
+    new = Reference.parse(reference)
+    same = old and new and (old.name, old.tag, old.digest) == (new.name, new.tag, new.digest)
+    return {COMPOSE_IMAGE: image_id} if same and COMPOSE_IMAGE in said else {}
+
+
+def _host_config(host: Json, around: Surroundings) -> Json:
+    """HostConfig comes from the user alone, so it is sent as it is, but for a few fields."""
+    kept = {key: value for key, value in host.items() if key != "ContainerIDFile"}
+    for field in ("NetworkMode", "PidMode", "IpcMode"):
+        if mode := host.get(field):
+            kept[field] = _namespace(mode, around)
+    if links := host.get("Links"):
+        kept["Links"] = [_link(link, around) for link in links]
+    if _is_default(host.get("MaskedPaths"), _MASKED, _ALWAYS_MASKED):
+        del kept["MaskedPaths"]
+    if _is_default(host.get("ReadonlyPaths"), _READONLY, _ALWAYS_READONLY):
+        del kept["ReadonlyPaths"]
+    return kept
+
+
+def _namespace(mode: str, around: Surroundings) -> str:
+    """The namespace of another container goes by its id, even where the user gave a name."""
+    kind, _, target = mode.partition(":")
+    if kind != "container":
+        return mode
+    target = around.successor(target)
+    if not around.holds(target):
+        raise CopyRefused(f"it shares a namespace of container {target}, which is gone")
+    return f"container:{target}"
+
+
+def _link(link: str, around: Surroundings) -> str:
+    """`/target:/self/alias`, as inspect shows it, in the form of a request: `target:alias`.
+
+    A link follows its target by id: while the target was replaced it has shown its temporary name.
+    """
+    target, _, alias = link.partition(":")
+    name = names.final_name(target.lstrip("/"))
+    if not around.holds(name):
+        raise CopyRefused(f"it is linked to container {name}, which is gone")
+    return f"{name}:{alias.rpartition('/')[2]}"
+
+
+def _is_default(paths: list[str] | None, known: re.Pattern[str], core: set[str]) -> bool:
+    """Whether it is what some engine filled in by itself.
+
+    That must not be pinned: a later engine hides more. But a list that is empty or absent says that
+    the user wants nothing hidden, and stays as it is.
+    """
+    return bool(paths) and core.issubset(paths or ()) and all(map(known.fullmatch, paths or ()))
+
+
+def _archives(container: Json, changes: Sequence[Json]) -> tuple[str, ...]:
+    """What to copy of compose's inline secrets: their folder, or if parts are mounted, the rest of it.
+
+    The place of a mount is in the layer too, as an empty file or folder.
+    """
+    mounted = _mounted(container)
+    secrets = [
+        path for path in _added(changes) if path.startswith(f"{SECRETS}/") and not _is_in(path, mounted)
+    ]
+    parts_mounted = any(path.startswith(f"{SECRETS}/") for path in mounted)
+    return tuple(secrets) if parts_mounted else ((SECRETS,) if secrets else ())
+
+
+def _mounted(container: Json) -> set[str]:
+    return {mount["Destination"] for mount in container.get("Mounts") or []}
+
+
+def _added(changes: Sequence[Json]) -> list[str]:
+    """Files, and empty folders, that the container has and its image has not."""
+    paths = {change["Path"] for change in changes if change.get("Kind") == _ADDED}
+    folders = {path.rpartition("/")[0] for path in paths}
+    return sorted(paths - folders)
+
+
+def _is_in(path: str, places: Collection[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
+def _compose_remarks(container: Json, changes: Sequence[Json]) -> Iterator[str]:
+    """Inline configs of compose are such files too, but could be anywhere; `/name` is their default."""
+    if COMPOSE_PROJECT not in (container["Config"].get("Labels") or {}):
+        return
+    for path in _added(changes):
+        if path.count("/") == 1 and not _is_in(path, _mounted(container)):
+            yield f"{path} is not copied; if it is an inline config, let compose recreate the container"
+
+
+def _port_remarks(host: Json) -> Iterator[str]:
+    """A port that the engine chose is run-time state: the copy gets one of its own."""
+    if host.get("PublishAllPorts"):
+        yield "all exposed ports are published on host ports that the engine chooses anew"
+    for port, bindings in (host.get("PortBindings") or {}).items():
+        asked = {(binding or {}).get("HostPort") or "0" for binding in bindings or []}
+        if any(host_port == "0" or "-" in host_port for host_port in asked):
+            yield f"port {port} is published on a host port that the engine chooses anew"

@@ -1,0 +1,204 @@
+"""Settings from the environment, `.env` and `/run/secrets`."""
+
+import os
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasGenerator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.alias_generators import to_pascal
+from pydantic_core import ErrorDetails, PydanticUseDefault
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lookout.errors import WrongSettings
+from lookout.request import LONGEST_DEPLOY_TIME
+
+ENV_FILE = Path(".env")
+SECRETS_DIR = Path("/run/secrets")
+
+# sqs.REGION.amazonaws.com[.cn], the older REGION.queue.amazonaws.com, sqs.REGION.api.aws and
+# VPC endpoints; plain queue.amazonaws.com is us-east-1.
+_AWS_HOST = re.compile(
+    r"\.(amazonaws\.com(\.cn)?|api\.aws|c2s\.ic\.gov|sc2s\.sgov\.gov)$|^queue\.amazonaws\.com$"
+)
+_REGION = re.compile(r"(?:^|\.)([a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.")
+# Names by which other systems, the original Lookout's .NET among them, call the same levels.
+_OTHER_LEVELS = {"trace": "debug", "information": "info", "warn": "warning", "fatal": "critical"}
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _level(value: Any) -> Any:
+    return _OTHER_LEVELS.get(_lower(value), _lower(value))
+
+
+def _queue_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or not url.path.strip("/"):
+        raise ValueError(
+            "must be the URL of a queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/deploys"
+        )
+    if url.username or url.password:
+        raise ValueError("must not hold credentials; give them as AWS_ACCESS_KEY_ID and so on")
+    return value
+
+
+class Settings(BaseSettings):
+    """Every setting of Lookout itself; AWS and Docker settings are those of their SDKs.
+
+    Names are written `SqsQueueUrl` or `SQS_QUEUE_URL`. The environment wins over `.env`, and
+    `.env` over a file of that name under `/run/secrets`. An empty value counts as not set.
+    """
+
+    model_config = SettingsConfigDict(
+        alias_generator=AliasGenerator(
+            validation_alias=lambda name: AliasChoices(to_pascal(name), name.upper())
+        ),
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        str_strip_whitespace=True,
+    )
+
+    sqs_queue_url: Annotated[str, AfterValidator(_queue_url)] = Field(
+        description="The queue that brings the deploys."
+    )
+    log_level: Annotated[LogLevel, BeforeValidator(_level)] = Field(
+        LogLevel.INFO, description="debug, info, warning, error or critical."
+    )
+    log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(
+        LogFormat.TEXT, description="text for people, json for log collectors."
+    )
+    poll_time_seconds: int = Field(20, ge=1, le=20, description="How long one receive call waits.")
+    host_id: str | None = Field(
+        None,
+        max_length=255,
+        description="Messages that carry a HostId are deployed only where it is this.",
+    )
+    deploy_time_seconds: int = Field(
+        30,
+        ge=1,
+        le=LONGEST_DEPLOY_TIME,
+        description="The expected time of a deploy whose message does not say.",
+    )
+    monitor_seconds: float = Field(
+        5,
+        ge=0,
+        le=3600,
+        description="How long a new container must run before the old one is removed.",
+    )
+    max_messages: int = Field(
+        32, ge=1, le=1000, description="How many messages are held at the same time at most."
+    )
+    stop_grace_seconds: float = Field(
+        8, ge=1, le=3600, description="How long Lookout may take to end after SIGTERM."
+    )
+    registry_username: str | None = Field(None, description="User name at the registry.")
+    registry_password: SecretStr | None = Field(
+        None, validate_default=True, description="Password or token at the registry."
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _blank_is_not_set(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            raise PydanticUseDefault
+        return value
+
+    @field_validator("registry_password")
+    @classmethod
+    def _comes_with_a_user_name(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if (value is None) != (info.data.get("registry_username") is None):
+            raise ValueError("must be set together with RegistryUsername, or neither of them")
+        return value
+
+    def shown(self) -> dict[str, object]:
+        """The settings by their public names, for the log; secrets are masked."""
+        return {to_pascal(name): value for name, value in self.model_dump(mode="json").items()}
+
+    @property
+    def region(self) -> str | None:
+        """AWS_REGION, which botocore does not read, AWS_DEFAULT_REGION, or that of the queue URL.
+
+        None leaves it to the SDK's own configuration files.
+        """
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            if value := os.environ.get(name, "").strip():
+                return value
+        host = urlsplit(self.sqs_queue_url).hostname or ""
+        if host == "queue.amazonaws.com":
+            return "us-east-1"
+        match = _REGION.search(host) if _AWS_HOST.search(host) else None
+        return match[1] if match else None
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """The server of a queue that is not at AWS, unless the SDK's own variables name one."""
+        url = urlsplit(self.sqs_queue_url)
+        given = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"))
+        if given or _AWS_HOST.search(url.hostname or ""):
+            return None
+        return f"{url.scheme}://{url.netloc}"
+
+
+def load(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR) -> Settings:
+    """Read the settings; raises WrongSettings with a line for each wrong one, never a secret.
+
+    The variables of the AWS and Docker SDKs that stand in `.env` join the environment, where those
+    SDKs look for them.
+    """
+    try:
+        _share_with_sdks(env_file)
+        return Settings(  # type: ignore[call-arg]
+            _env_file=env_file,
+            _secrets_dir=secrets_dir if secrets_dir.is_dir() else None,
+        )
+    except ValidationError as exc:
+        raise WrongSettings([_line(error) for error in exc.errors()]) from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise WrongSettings([f"{env_file} or {secrets_dir}: cannot be read: {exc}"]) from None
+
+
+def _share_with_sdks(env_file: Path) -> None:
+    for name, value in dotenv_values(env_file, encoding="utf-8").items():
+        if name.startswith(("AWS_", "DOCKER_")) and value and not os.environ.get(name):
+            os.environ[name] = value
+
+
+def _line(error: ErrorDetails) -> str:
+    """One readable line for one wrong setting. The value itself is never shown: it may be a secret."""
+    name = str(error["loc"][0])
+    name = name if name[:1].isupper() else to_pascal(name)  # a default is reported by the field's own name
+    if error["type"] == "missing":
+        return f"{name}: is required; set it in the environment or in {ENV_FILE}"
+    return f"{name}: {error['msg'].removeprefix('Value error, ').removeprefix('Input ')}"

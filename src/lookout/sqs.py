@@ -1,0 +1,223 @@
+"""The queue: the only file that imports aiobotocore."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from lookout.errors import HandleGone, QueueDenied, QueueError, QueueUnusable, WrongSettings
+from lookout.model import Message
+from lookout.settings import Settings
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs.client import SQSClient
+
+BATCH = 10  # entries in one call at most, and messages in one receive
+LONGEST_VISIBILITY = 43200  # seconds: SQS refuses to hide a message for longer than this after its receipt
+
+DEADLINE = 5.0  # seconds for any call but receive: less than a renewal has left
+
+_DENIED = ("AccessDenied", "AccessDeniedException", "403", "KmsAccessDenied")
+_GONE = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidReceiptHandle")
+_UNUSABLE = (
+    "QueueDoesNotExist",
+    "NonExistentQueue",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "SignatureDoesNotMatch",
+    "InvalidAccessKeyId",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "AuthFailure",
+    "InvalidAddress",
+    "InvalidSecurity",
+    "MissingAuthenticationToken",
+    "IncompleteSignature",
+    *_DENIED,
+)
+_NO_CREDENTIALS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    ProfileNotFound,
+)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Queue:
+    """One SQS queue, by the four calls that Lookout makes on it.
+
+    Every method raises QueueError where SQS did not answer or said that the call may work later,
+    and one of its children where it said more.
+    """
+
+    def __init__(self, client: "SQSClient", url: str) -> None:
+        self._client = client
+        self.url = url
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, settings: Settings) -> AsyncIterator["Queue"]:
+        """One client for the life of the process, with the SDK's own chain of credentials."""
+        config = AioConfig(
+            connect_timeout=5,
+            # Shorter than the wait, and each abandoned poll could swallow a message.
+            read_timeout=settings.poll_time_seconds + 10,
+            # A pool of one would let a visibility call wait for the end of the poll.
+            max_pool_connections=settings.max_messages + 4,
+            retries={"mode": "standard", "total_max_attempts": 1},
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(
+                    get_session().create_client(
+                        "sqs",
+                        region_name=_region(settings),
+                        endpoint_url=settings.endpoint_url,
+                        config=config,
+                    )
+                )
+            except NoRegionError:
+                raise WrongSettings(
+                    ["AWS_REGION: is required, since SqsQueueUrl does not tell the region"]
+                ) from None
+            except (BotoCoreError, ValueError) as exc:
+                raise WrongSettings([f"AWS settings: {exc}"]) from None
+            yield cls(client, settings.sqs_queue_url)
+
+    async def receive(self, count: int, *, wait: int, visibility: int) -> list[Message]:
+        """Long-poll for up to `count` messages, hidden for `visibility` seconds from now on."""
+        answer = await self._call(
+            self._client.receive_message,
+            deadline=None,
+            MaxNumberOfMessages=min(count, BATCH),
+            WaitTimeSeconds=wait,
+            VisibilityTimeout=visibility,
+            MessageSystemAttributeNames=[
+                "SentTimestamp",
+                "ApproximateReceiveCount",
+                "MessageGroupId",
+                "SequenceNumber",
+            ],
+        )
+        return [_message(raw) for raw in answer.get("Messages", ())]
+
+    async def delete(self, message: Message) -> None:
+        await self._call(self._client.delete_message, ReceiptHandle=message.receipt_handle)
+
+    async def change_visibility(self, changes: Sequence[tuple[Message, int]]) -> dict[str, QueueError]:
+        """Hide each message for so many seconds from now on; the failures, by message id.
+
+        A single change goes out as ChangeMessageVisibility, several as batches of ten.
+        """
+        failures: dict[str, QueueError] = {}
+        for start in range(0, len(changes), BATCH):
+            failures |= await self._change_batch(changes[start : start + BATCH])
+        return failures
+
+    async def _change_batch(self, changes: Sequence[tuple[Message, int]]) -> dict[str, QueueError]:
+        if len(changes) > 1:
+            try:
+                return await self._change_together(changes)
+            except QueueDenied:
+                pass  # some servers know the permission for the single call only
+            except QueueError as exc:
+                return {message.id: exc for message, _ in changes}
+        failures = {}
+        for message, seconds in changes:
+            try:
+                await self._call(
+                    self._client.change_message_visibility,
+                    ReceiptHandle=message.receipt_handle,
+                    VisibilityTimeout=seconds,
+                )
+            except QueueError as exc:
+                failures[message.id] = exc
+        return failures
+
+    async def _change_together(self, changes: Sequence[tuple[Message, int]]) -> dict[str, QueueError]:
+        answer = await self._call(
+            self._client.change_message_visibility_batch,
+            Entries=[
+                {
+                    "Id": str(i),
+                    "ReceiptHandle": message.receipt_handle,
+                    "VisibilityTimeout": seconds,
+                }
+                for i, (message, seconds) in enumerate(changes)
+            ],
+        )
+        return {
+            changes[int(entry["Id"])][0].id: _error(entry["Code"], entry.get("Message", ""))
+            for entry in answer.get("Failed", ())
+        }
+
+    async def _call(
+        self,
+        method: Callable[..., Awaitable[Any]],
+        *,
+        deadline: float | None = DEADLINE,
+        **parameters: Any,
+    ) -> Any:
+        try:
+            async with asyncio.timeout(deadline):
+                return await method(QueueUrl=self.url, **parameters)
+        except ClientError as exc:
+            error = exc.response.get("Error", {})
+            raise _error(str(error.get("Code", "")), str(error.get("Message", ""))) from exc
+        except _NO_CREDENTIALS as exc:
+            raise QueueUnusable(f"AWS credentials: {exc}") from exc
+        except Exception as exc:  # noqa: BLE001  whatever the SDK lets through must not end the loop
+            raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
+
+
+def _region(settings: Settings) -> str | None:
+    """A server of one's own takes any region; AWS needs the right one."""
+    if settings.region:
+        return settings.region
+    configured = get_session().get_config_variable("region")
+    local = settings.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_SQS")
+    return configured or ("us-east-1" if local else None)
+
+
+def _message(raw: Any) -> Message:
+    attributes = raw.get("Attributes", {})
+    return Message(
+        id=raw["MessageId"],
+        body=raw.get("Body", ""),
+        receipt_handle=raw["ReceiptHandle"],
+        sent_timestamp=int(attributes.get("SentTimestamp", 0)),
+        receive_count=int(attributes.get("ApproximateReceiveCount", 1)),
+    )
+
+
+def _error(code: str, message: str) -> QueueError:
+    """SQS's error codes, which come with or without a prefix, as Lookout's errors."""
+    name = code.rpartition(".")[2].rpartition("#")[2]
+    text = f"{name}: {message}"
+    if _is(name, _GONE) or "has expired" in message:
+        return HandleGone(text)
+    if _is(name, _DENIED):
+        return QueueDenied(text)
+    if _is(name, _UNUSABLE):
+        return QueueUnusable(text)
+    return QueueError(text)
+
+
+def _is(name: str, codes: Iterable[str]) -> bool:
+    return name in codes

@@ -1,0 +1,110 @@
+"""Which containers a message means: pure decisions over inspected containers."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lookout.model import ImageName, ImageRef, Json, Reference
+from lookout.names import is_leftover_name
+
+SWARM_LABELS = ("com.docker.swarm.task.id", "com.docker.swarm.service.id")
+
+# Where the engine mounts files of a container's own folder, which carries its id.
+_OWN_MOUNT = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf) /etc/")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A container of the image, and what its reference says."""
+
+    container: Json
+    reference: Reference | None  # None where it was created from an image id
+    left_alone: str = ""  # why Lookout does not replace it
+
+    @property
+    def id(self) -> str:
+        return str(self.container["Id"])
+
+    @property
+    def name(self) -> str:
+        return name_of(self.container)
+
+    def runs(self, image: ImageRef, image_id: str) -> bool:
+        """Whether it runs this very image under this very tag."""
+        if self.container["Image"] != image_id:
+            return False
+        return self.reference is None or self.reference.tag in (None, image.tag)
+
+    def spell(self, image: ImageRef) -> str:
+        """The new reference, its repository written as it was when the container was created."""
+        return f"{self.reference.spelling if self.reference else image.name}:{image.tag}"
+
+
+def name_of(container: Json) -> str:
+    return str(container["Name"]).lstrip("/")
+
+
+def match(container: Json, image: Json | None, wanted: ImageName, own_id: str | None) -> Target | None:
+    """The container as a target if it is one of `wanted`.
+
+    By the reference it was created from, which stays true when the tag moves on. One that was
+    created from an image id matches only where that image, given as `image`, is of this one
+    repository.
+    """
+    if created_from_id(container):
+        reference = None
+        matches = _repositories(image or {}) == {wanted}
+    else:
+        reference = Reference.parse(container["Config"]["Image"])
+        matches = reference is not None and reference.name == wanted
+    return Target(container, reference, _why_left_alone(container, own_id)) if matches else None
+
+
+def created_from_id(container: Json) -> bool:
+    """Whether it was created from an image id, whole or shortened, rather than from a name."""
+    text = container["Config"]["Image"]
+    digits = text.removeprefix("sha256:")
+    return text.startswith("sha256:") or (
+        re.fullmatch(r"[0-9a-f]{4,64}", digits) is not None
+        and container["Image"].removeprefix("sha256:").startswith(digits)
+    )
+
+
+def _repositories(image: Json) -> set[ImageName]:
+    texts = [*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())]
+    return {reference.name for text in texts if (reference := Reference.parse(text))}
+
+
+def _why_left_alone(container: Json, own_id: str | None) -> str:
+    labels = container["Config"].get("Labels") or {}
+    if container["Id"] == own_id:
+        return "is Lookout itself"
+    if is_leftover_name(name_of(container)):
+        return "is what an interrupted swap has left over"
+    if any(label in labels for label in SWARM_LABELS):
+        return "is a Swarm task"
+    if container["State"].get("Paused"):
+        return "is paused"
+    return ""
+
+
+def dependents(container: Json, others: Iterable[Json]) -> list[str]:
+    """Names of the containers that share a namespace of this one, or link to it."""
+    shared = f"container:{container['Id']}"
+    link = f"/{name_of(container)}:"
+    return sorted(
+        name_of(other)
+        for other in others
+        if shared in (other["HostConfig"].get(mode) for mode in ("NetworkMode", "PidMode", "IpcMode"))
+        or any(text.startswith(link) for text in other["HostConfig"].get("Links") or ())
+    )
+
+
+def own_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """The id of the container that this process runs in; None outside of one."""
+    try:
+        found = _OWN_MOUNT.search(mountinfo.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return found[1] if found else None

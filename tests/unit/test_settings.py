@@ -1,0 +1,169 @@
+"""Settings from the environment, `.env` and secret files."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lookout.errors import WrongSettings
+from lookout.settings import LogFormat, LogLevel, Settings, load
+
+URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/deploys"
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def load_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load settings from these variables, this `.env` and these secret files, and nothing else."""
+
+    def make(
+        env: dict[str, str] | None = None, dotenv: str = "", secrets: dict[str, str] | None = None
+    ) -> Settings:
+        for name in list(os.environ):
+            if name.startswith(("AWS_", "DOCKER_")):
+                monkeypatch.delenv(name)
+        for name, value in (env or {}).items():
+            monkeypatch.setenv(name, value)
+        (tmp_path / ".env").write_text(dotenv)
+        (tmp_path / "secrets").mkdir()
+        for name, value in (secrets or {}).items():
+            (tmp_path / "secrets" / name).write_text(value)
+        return load(tmp_path / ".env", tmp_path / "secrets")
+
+    return make
+
+
+def test_one_setting_is_enough_and_the_others_have_defaults(load_with: Load) -> None:
+    settings = load_with({"SqsQueueUrl": URL})
+    assert settings.shown() == {
+        "SqsQueueUrl": URL,
+        "LogLevel": "info",
+        "LogFormat": "text",
+        "PollTimeSeconds": 20,
+        "HostId": None,
+        "DeployTimeSeconds": 30,
+        "MonitorSeconds": 5,
+        "MaxMessages": 32,
+        "StopGraceSeconds": 8,
+        "RegistryUsername": None,
+        "RegistryPassword": None,
+    }
+
+
+def test_names_may_be_pascal_case_or_upper_snake_case(load_with: Load) -> None:
+    settings = load_with({"SQS_QUEUE_URL": URL, "PollTimeSeconds": "3", "MAX_MESSAGES": "4"})
+    assert (settings.sqs_queue_url, settings.poll_time_seconds, settings.max_messages) == (URL, 3, 4)
+
+
+def test_the_environment_wins_over_dotenv_however_the_names_are_written(load_with: Load) -> None:
+    settings = load_with({"SQS_QUEUE_URL": URL}, dotenv="SqsQueueUrl=http://other/queue\nLogLevel=debug\n")
+    assert (settings.sqs_queue_url, settings.log_level) == (URL, LogLevel.DEBUG)
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_an_empty_value_counts_as_not_set(load_with: Load, blank: str) -> None:
+    env = {"SqsQueueUrl": "", "PollTimeSeconds": blank, "HostId": blank, "RegistryUsername": blank}
+    settings = load_with(env, dotenv=f"SqsQueueUrl={URL}\n")
+    assert (settings.sqs_queue_url, settings.poll_time_seconds) == (URL, 20)
+    assert (settings.host_id, settings.registry_username) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["RegistryPassword", "REGISTRY_PASSWORD", "registry_password"])
+def test_a_secret_may_be_a_file(load_with: Load, name: str) -> None:
+    settings = load_with({"SqsQueueUrl": URL, "RegistryUsername": "ci"}, secrets={name: "hunter2\n"})
+    assert settings.registry_password is not None
+    assert settings.registry_password.get_secret_value() == "hunter2"
+
+
+def test_an_empty_secret_file_counts_as_not_set(load_with: Load) -> None:
+    assert load_with({"SqsQueueUrl": URL}, secrets={"RegistryPassword": "\n"}).registry_password is None
+
+
+def test_levels_and_formats_are_read_in_any_case_and_by_the_names_of_the_original(load_with: Load) -> None:
+    settings = load_with({"SqsQueueUrl": URL, "LogLevel": "Information", "LogFormat": "JSON"})
+    assert (settings.log_level, settings.log_format) == (LogLevel.INFO, LogFormat.JSON)
+
+
+def test_every_wrong_setting_gets_one_line_with_its_name_and_no_secret(load_with: Load) -> None:
+    with pytest.raises(WrongSettings) as caught:
+        load_with(
+            {
+                "SqsQueueUrl": "deploys",
+                "LogLevel": "loud",
+                "POLL_TIME_SECONDS": "21",
+                "DeployTimeSeconds": "soon",
+                "MaxMessages": "0",
+                "StopGraceSeconds": "-1",
+                "RegistryPassword": "hunter2",
+            }
+        )
+    lines = caught.value.lines
+    assert [line.partition(":")[0] for line in lines] == [
+        "SqsQueueUrl",
+        "LogLevel",
+        "PollTimeSeconds",
+        "DeployTimeSeconds",
+        "MaxMessages",
+        "StopGraceSeconds",
+        "RegistryPassword",
+    ]
+    assert not any("hunter2" in line or "\n" in line for line in lines)
+
+
+def test_the_queue_url_is_required(load_with: Load) -> None:
+    with pytest.raises(WrongSettings, match=r"^SqsQueueUrl: is required"):
+        load_with()
+
+
+def test_a_queue_url_with_a_password_is_refused_without_showing_it(load_with: Load) -> None:
+    with pytest.raises(WrongSettings) as caught:
+        load_with({"SqsQueueUrl": "https://me:hunter2@sqs.eu-west-1.amazonaws.com/1/q"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_password_is_never_shown(load_with: Load) -> None:
+    settings = load_with({"SqsQueueUrl": URL, "RegistryUsername": "ci", "RegistryPassword": "hunter2"})
+    assert "hunter2" not in f"{settings!r} {settings} {settings.shown()}"
+
+
+def test_variables_of_the_sdks_in_dotenv_join_the_environment(
+    load_with: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    load_with(
+        {"AWS_REGION": "eu-west-1"},
+        dotenv=f"SqsQueueUrl={URL}\nAWS_REGION=us-east-1\nAWS_ACCESS_KEY_ID=key\nPATH=x",
+    )
+    assert os.environ["AWS_REGION"] == "eu-west-1"
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "key"
+    assert os.environ["PATH"] != "x"
+
+
+@pytest.mark.parametrize(
+    ("env", "url", "region"),
+    [
+        ({"AWS_REGION": "ap-southeast-2", "AWS_DEFAULT_REGION": "us-east-1"}, URL, "ap-southeast-2"),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "us-east-1"}, URL, "us-east-1"),
+        ({}, URL, "eu-west-1"),
+        ({}, "https://eu-west-1.queue.amazonaws.com/1/q", "eu-west-1"),
+        ({}, "https://queue.amazonaws.com/1/q", "us-east-1"),
+        ({}, "https://sqs.cn-north-1.amazonaws.com.cn/1/q", "cn-north-1"),
+        ({}, "https://vpce-0a.sqs.us-east-2.vpce.amazonaws.com/1/q", "us-east-2"),
+        ({}, "https://sqs.us-gov-west-1.amazonaws.com/1/q", "us-gov-west-1"),
+        ({}, "http://localhost:9324/queue/q", None),
+    ],
+)
+def test_the_region_comes_from_the_variables_else_from_the_queue_url(
+    load_with: Load, env: dict[str, str], url: str, region: str | None
+) -> None:
+    assert load_with(env | {"SqsQueueUrl": url}).region == region
+
+
+def test_a_queue_elsewhere_than_at_aws_is_called_where_its_url_says(load_with: Load) -> None:
+    assert load_with({"SqsQueueUrl": "http://sqs:9324/queue/q"}).endpoint_url == "http://sqs:9324"
+
+
+def test_the_endpoint_variable_of_the_sdk_wins_over_the_queue_url(load_with: Load) -> None:
+    env = {"SqsQueueUrl": "http://sqs:9324/queue/q", "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:1"}
+    assert load_with(env).endpoint_url is None
