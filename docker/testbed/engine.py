@@ -65,7 +65,7 @@ class PrivateEngine(Engine):
         environment = packages.environment()
         super().__init__(f"unix://{self.socket}", packages.program("docker"), environment)
         self._daemon_environment = environment
-        self._command = [
+        self._command: list[str | Path] = [
             packages.program("dockerd"),
             f"--host={self.docker_host}",
             f"--config-file={self.directory / 'daemon.json'}",
@@ -117,8 +117,6 @@ class PrivateEngine(Engine):
     def close(self) -> None:
         """Remove the engine and all that it holds, at once."""
         self.sandbox.down()
-        if self._daemon:
-            self._daemon.wait()
 
     def answers(self) -> bool:
         """Whether the engine answers now."""

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import os
-import re
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -52,9 +51,16 @@ def make_image(
     }
     if ballast:
         files["/ballast"] = os.urandom(ballast)
-    command = [] if any(re.match(r"(CMD|ENTRYPOINT)\b", change) for change in changes) else ['CMD ["/app"]']
-    flags = [word for change in (*command, *changes) for word in ("--change", change)]
-    return engine.docker("import", *flags, "-", reference, stdin=_archive(files))
+    if not any(change.startswith(("CMD", "ENTRYPOINT")) for change in changes):
+        changes = ['CMD ["/app"]', *changes]
+    # Older engines know these two only when they build.
+    late = [change for change in changes if change.startswith(("STOPSIGNAL", "SHELL"))]
+    flags = [f"--change={change}" for change in changes if change not in late]
+    image = engine.docker("import", *flags, "-", reference, stdin=_archive(files))
+    if late:
+        dockerfile = "\n".join([f"FROM {reference}", *late])
+        image = engine.docker("build", "--quiet", f"--tag={reference}", "-", stdin=dockerfile.encode())
+    return image
 
 
 def push(engine: Engine, reference: str, user: str = "", password: str = "") -> None:

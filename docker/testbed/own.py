@@ -25,11 +25,10 @@ def engine() -> Iterator[Engine]:
 
 
 def _persons(host: str) -> Engine:
-    tls = {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}
     if program := shutil.which("docker"):
-        return Engine(host, Path(program), {**tls, "PATH": os.environ["PATH"]})
+        return Engine(host, Path(program), os.environ)
     packages = unpacked()
-    return Engine(host, packages.program("docker"), packages.environment())
+    return Engine(host, packages.program("docker"), {**os.environ, **packages.environment()})
 
 
 def _answers(candidate: Engine) -> bool:

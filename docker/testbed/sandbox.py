@@ -32,6 +32,7 @@ class Sandbox:
         self.directory = Path(tempfile.gettempdir()) / self.name
         self._holder: subprocess.Popen[bytes] | None = None
         self._init = 0
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         self.up()
@@ -77,6 +78,8 @@ class Sandbox:
                 os.kill(self._init, signal.SIGKILL)
         # Returns only after the kernel has ended every process of the namespace.
         self._holder.communicate()
+        for process in self._started:
+            process.wait()
         self._holder, self._init = None, 0
         _remove(self.name)
 
@@ -91,7 +94,7 @@ class Sandbox:
     ) -> subprocess.Popen[bytes]:
         """Start a command inside; ends with the sandbox, or with `end`."""
         namespaces = ["nsenter", f"--target={self._init}", "--net", "--mount", "--pid"]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*namespaces, f"--wd={Path.cwd()}", *map(str, command)],
             env=env,
             stdin=stdin,
@@ -99,6 +102,8 @@ class Sandbox:
             stderr=stderr,
             start_new_session=True,
         )
+        self._started.append(process)
+        return process
 
     def run(self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
         """Run a command inside to its end and return its output; raises if it fails."""

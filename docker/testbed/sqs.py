@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import botocore.session
@@ -99,23 +100,23 @@ class LocalSqs:
         visible, in_flight = (int(answer["Attributes"][name]) for name in names)
         return visible, in_flight
 
-    def enforce_iam(self, policy: Mapping[str, object]) -> dict[str, str]:
-        """From now on check permissions; returns the variables of a user with exactly this policy.
+    @contextmanager
+    def enforce_iam(self, policy: Mapping[str, object]) -> Iterator[dict[str, str]]:
+        """Check permissions within the block; gives the variables of a user with exactly this policy.
 
-        The server's other users, this object among them, may do nothing until `ignore_iam()`.
+        Everyone else, this object included, may do nothing meanwhile.
         """
-        self.ignore_iam()
         name = f"user-{next(self._users)}"
         iam = self._client("iam")
         iam.create_user(UserName=name)
         iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=json.dumps(policy))
         key = iam.create_access_key(UserName=name)["AccessKey"]
+        iam.close()
         self._start_iam_after("0")
-        return self._environment_of(key["AccessKeyId"], key["SecretAccessKey"])
-
-    def ignore_iam(self) -> None:
-        """Let everyone do anything again."""
-        self._start_iam_after(NEVER)
+        try:
+            yield self._environment_of(key["AccessKeyId"], key["SecretAccessKey"])
+        finally:
+            self._start_iam_after(NEVER)
 
     def _client(self, service: str) -> Any:
         return botocore.session.Session().create_client(

@@ -9,7 +9,7 @@ import structlog
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    retry_if_exception,
+    retry_if_exception_type,
     stop_after_delay,
     wait_random_exponential,
 )
@@ -108,13 +108,13 @@ class Deployer:
     async def _engine_back(self, request: DeployRequest) -> list[Target]:
         """The targets, as soon as the engine answers."""
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda exc: isinstance(exc, EngineUnavailable)),
+            retry=retry_if_exception_type(EngineUnavailable),
             stop=stop_after_delay(self._engine_patience),
             wait=wait_random_exponential(min=0.2, max=5),
             before_sleep=_note_retry,
             reraise=True,
         )
-        return await retrying(lambda: self._find(request.image.name))
+        return await retrying(self._find, request.image.name)
 
     async def _find(self, name: ImageName) -> list[Target]:
         inspected = await asyncio.gather(*map(self._look_at, await self._engine.containers()))
@@ -142,13 +142,13 @@ class Deployer:
     async def _pull(self, request: DeployRequest) -> Json:
         """Pull once for all containers; what may pass by itself is tried again."""
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda exc: isinstance(exc, PullFailed | EngineUnavailable)),
+            retry=retry_if_exception_type((PullFailed, EngineUnavailable)),
             stop=_enough_pulls,
             wait=wait_random_exponential(min=min(1, self._longest_pull_wait), max=self._longest_pull_wait),
             before_sleep=_note_retry,
             reraise=True,
         )
-        return await retrying(lambda: self._pull_once(request))
+        return await retrying(self._pull_once, request)
 
     async def _pull_once(self, request: DeployRequest) -> Json:
         image = request.image
@@ -193,7 +193,7 @@ class Deployer:
         around = Surroundings(
             host_name=(await self._engine.info())["Name"],
             containers=await self._engine.names(),
-            networks=await self._engine.networks(),
+            networks=frozenset(await self._engine.networks()),
         )
         others = await asyncio.gather(*map(self._look_at, await self._engine.containers(every=True)))
         neighbours = [container for container in others if container]
@@ -251,14 +251,20 @@ class Deployer:
             self._repair(swap)
             await self._undo_all(replaced)
             raise
-        except (SwapRefused, RolledBack, asyncio.CancelledError):
+        except (SwapRefused, RolledBack):
             await self._undo_all(replaced)
             raise
-        for swap in replaced:
-            await swap.commit()
+        except asyncio.CancelledError:
+            await self._commit_all(replaced)
+            raise
+        await self._commit_all(replaced)
         if len(replaced) < len(swaps):
             raise Interrupted
         return Report(Outcome.DEPLOYED, containers=tuple(swap.name for swap in replaced))
+
+    async def _commit_all(self, replaced: list[Swap]) -> None:
+        for swap in replaced:
+            await swap.commit()
 
     async def _undo_all(self, replaced: list[Swap]) -> None:
         for swap in reversed(replaced):
@@ -281,7 +287,14 @@ class Deployer:
             await asyncio.sleep(self._repair_every)
             try:
                 async with self._locked([swap.name]):
+                    if await self._look_at(swap.old_id) is None:
+                        log.error(
+                            "the old container is gone; nothing left to bring back", container=swap.name
+                        )
+                        return
                     await swap.undo()
+            except EngineUnavailable as exc:
+                log.warning("the engine is away", container=swap.name, error=str(exc))
             except RollbackFailed as exc:
                 log.error(
                     "still not back",

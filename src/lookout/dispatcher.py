@@ -15,6 +15,8 @@ from lookout.unbroken import unbroken
 
 Deploy = Callable[[DeployRequest], Awaitable[Report]]
 
+LAST_WORDS = 0.3  # seconds for a task that does not even end its undo
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -56,14 +58,12 @@ class Dispatcher:
         _, late = await asyncio.wait(tasks, timeout=grace)
         for task in late:
             log.warning("no time left for what runs; undoing it", worker=task.get_name())
-            task.cancel()
-        if late:
-            _, stuck = await asyncio.wait(late, timeout=undo_time)
-            for task in stuck:
-                log.critical(
-                    "not undone in time; look at the containers named *.lookout-*",
-                    worker=task.get_name(),
-                )
+        for patience in (undo_time, LAST_WORDS, LAST_WORDS):
+            for task in late:
+                task.cancel()
+            _, late = await asyncio.wait(late, timeout=patience) if late else (late, late)
+        for task in late:
+            log.critical("not undone in time; look for containers *.lookout-*", worker=task.get_name())
 
     def _dispatch(self, delivery: Delivery) -> None:
         name = delivery.request.image.name

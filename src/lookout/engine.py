@@ -7,7 +7,7 @@ import base64
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,9 @@ START = 120.0  # seconds: networks, mounts and plugins are attached
 STOP_MARGIN = 60.0  # seconds that the engine may need beyond the container's own stop timeout
 ENGINE_STOP_TIMEOUT = 10  # seconds: the engine's default where the container has none
 SILENCE = 120.0  # seconds without a line of progress after which a pull is given up
+
+LOG_TAIL = 8192  # bytes of a container's log that are kept
+_FRAME_HEADER = 8
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -114,9 +117,9 @@ class Engine:
             word for c in found for word in (c["Id"], *(name.lstrip("/") for name in c["Names"] or ()))
         )
 
-    async def networks(self) -> frozenset[str]:
-        """Ids of all networks."""
-        return frozenset(n["Id"] for n in await self._get("list networks", "networks"))
+    async def networks(self) -> dict[str, str]:
+        """Names of all networks, by id."""
+        return {n["Id"]: n["Name"] for n in await self._get("list networks", "networks")}
 
     async def container(self, key: str) -> Json:
         """Inspect one container, by id or name."""
@@ -207,6 +210,15 @@ class Engine:
             method="DELETE",
             params={"v": str(int(volumes)), "force": str(int(force))},
         )
+
+    async def log_tail(self, container: str, *, lines: int = 50) -> str:
+        """The last lines that a container wrote, 8 KiB of them at most."""
+        params = {"stdout": "true", "stderr": "true", "tail": str(lines)}
+        path = f"containers/{_path(container)}/logs"
+        async with self._request(f"read the log of {container}", "GET", path, params=params) as response:
+            raw = await response.read()
+        tty = (await self.container(container))["Config"].get("Tty")
+        return (raw if tty else b"".join(_frames(raw)))[-LOG_TAIL:].decode(errors="replace")
 
     async def tag(self, source: str, image: ImageRef) -> None:
         await self._post(
@@ -360,6 +372,14 @@ def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=folder / "ca.pem")
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     return context
+
+
+def _frames(raw: bytes) -> Iterator[bytes]:
+    """Without a terminal the engine sends frames: stream, three zeros, length in four bytes, text."""
+    while len(raw) > _FRAME_HEADER:
+        end = _FRAME_HEADER + int.from_bytes(raw[4:_FRAME_HEADER])
+        yield raw[_FRAME_HEADER:end]
+        raw = raw[end:]
 
 
 def _version(text: str) -> ApiVersion:

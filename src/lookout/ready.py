@@ -48,10 +48,10 @@ def patience(healthcheck: Json) -> float:
 def _check_alive(inspected: Json, elapsed: float) -> None:
     state = inspected["State"]
     if state.get("Restarting") or inspected.get("RestartCount"):
-        raise NotReady(f"it exited with code {state['ExitCode']} and was restarted, after {elapsed:.1f} s")
+        raise NotReady(f"it exited and was restarted within {elapsed:.1f} s")
     if not state["Running"]:
         detail = f": {state['Error']}" if state.get("Error") else ""
-        raise NotReady(f"it exited with code {state['ExitCode']} after {elapsed:.1f} s{detail}")
+        raise NotReady(f"it exited with code {state['ExitCode']} within {elapsed:.1f} s{detail}")
 
 
 def _health(inspected: Json) -> str | None:

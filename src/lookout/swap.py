@@ -6,8 +6,8 @@ so every step first looks and is safe to repeat.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -31,10 +31,12 @@ from lookout.targets import name_of
 from lookout.unbroken import unbroken
 
 Value = TypeVar("Value")
+Arguments = ParamSpec("Arguments")
 
 # A stopped container with one of these policies would be started by an engine that restarts.
 REVIVED_BY_ENGINE = ("always", "on-failure")
 PARKED = {"Name": "unless-stopped"}
+BAD_REQUEST = 400  # a create that will be refused again
 SETTLE = 1.0  # seconds that the old container must run again before the rollback counts
 LONGEST_WAIT = 30.0  # seconds between two tries while the engine is away
 
@@ -63,6 +65,7 @@ class Swap:
         self._new_id = ""
         self._stop_begun = False
         self._in_a_hurry = False
+        self._log_tail = ""
         self.name = name_of(old)
         self.old_id = str(old["Id"])
         self._log = log.bind(container=self.name)
@@ -79,7 +82,7 @@ class Swap:
         stopped_at = time.monotonic()
         try:
             await self._surely(self._stop_old)
-            await self._take_place()
+            await unbroken(self._take_place())
             self._log.info("started", downtime_seconds=round(time.monotonic() - stopped_at, 2))
             await self._surely(self._wait_until_ready)
         except (NotReady, EngineError) as exc:
@@ -99,13 +102,21 @@ class Swap:
     async def undo(self) -> None:
         """Remove the new container and make sure that the old one runs, whatever has been done.
 
-        Raises RollbackFailed where the old one does not start; the new one is kept then.
+        Raises RollbackFailed where the old one does not start; the new one is kept then. Cancelled,
+        it begins again in a hurry, and lets the cancellation pass when the old one runs.
         """
         try:
-            await self._surely(self._undo)
+            try:
+                await self._surely(self._undo)
+            except asyncio.CancelledError:
+                if self._in_a_hurry:
+                    raise
+                self._in_a_hurry = True
+                await self._surely(self._undo)
+                raise
         except EngineError as exc:
             raise RollbackFailed(self.name, str(exc)) from exc
-        self._log.info("the old container runs again")
+        self._log.info("the old container runs again", log_tail_of_the_new=self._log_tail)
 
     # Forward, in order
 
@@ -119,7 +130,7 @@ class Swap:
             await self._discard_new()
             if isinstance(exc, SwapRefused):
                 raise
-            transient = isinstance(exc, EngineUnavailable) or exc.status >= 500
+            transient = isinstance(exc, EngineUnavailable) or exc.status != BAD_REQUEST
             raise SwapRefused(f"{self.name}: {exc}", transient=transient) from exc
         except asyncio.CancelledError:
             await self._discard_new()
@@ -127,11 +138,11 @@ class Swap:
 
     async def _create(self) -> str:
         try:
-            return await self._engine.create(self._copy.name, self._copy.body)
+            return await unbroken(self._engine.create(self._copy.name, self._copy.body))
         except Conflict:
             if not await self._remove_leftover():
                 raise
-            return await self._engine.create(self._copy.name, self._copy.body)
+            return await unbroken(self._engine.create(self._copy.name, self._copy.body))
 
     async def _remove_leftover(self) -> bool:
         """Remove what an interrupted swap of this very container left under the temporary name."""
@@ -164,7 +175,8 @@ class Swap:
         if missing:
             what = ", ".join(f"{name} at {path}" for path, name in sorted(missing))
             raise SwapRefused(f"{self.name}: the copy would lose volume {what}", transient=False)
-        networks = _networks(self._old) ^ _networks(new)
+        names = await self._engine.networks()
+        networks = _networks(self._old, names) ^ _networks(new, names)
         if networks:
             what = ", ".join(sorted(networks))
             raise SwapRefused(f"{self.name}: the copy would differ in networks: {what}", transient=False)
@@ -175,11 +187,12 @@ class Swap:
             await self._engine.set_restart_policy(self.old_id, PARKED)
         self._stop_begun = True
         await self._engine.stop(self.old_id, stop_timeout=self._old["Config"].get("StopTimeout"))
+        self._stop_begun = False
 
     async def _take_place(self) -> None:
-        await self._surely(lambda: self._rename(self.old_id, old_name(self.name, self.old_id)))
-        await self._surely(lambda: self._rename(self._new_id, self.name))
-        await self._surely(lambda: self._engine.start(self._new_id))
+        await self._surely(self._rename, self.old_id, old_name(self.name, self.old_id))
+        await self._surely(self._rename, self._new_id, self.name)
+        await self._surely(self._engine.start, self._new_id)
 
     async def _wait_until_ready(self) -> None:
         await wait_until_ready(
@@ -205,11 +218,21 @@ class Swap:
         new = await self._find_new()
         if new:
             await self._put_new_aside(new)
-        await self._rename(self.old_id, self.name)
+        unnamed = await self._name_again()
         await self._give_policy_back(old)
         await self._revive_old()
+        if unnamed:
+            raise unnamed
         if new:
             await self._remove_new(new["Id"])
+
+    async def _name_again(self) -> EngineError | None:
+        """A name that somebody else has taken meanwhile is no reason to leave the service down."""
+        try:
+            await self._rename(self.old_id, self.name)
+        except EngineError as exc:
+            return exc
+        return None
 
     async def _find_new(self) -> Json | None:
         """By its label rather than by what a call answered: one that was cut may have happened."""
@@ -225,7 +248,16 @@ class Swap:
         if state["Running"] or state.get("Restarting"):
             timeout = new["Config"].get("StopTimeout")
             await self._engine.stop(new["Id"], stop_timeout=timeout, at_once=self._in_a_hurry)
+        if not self._in_a_hurry:
+            await self._keep_log(new["Id"])
         await self._rename(new["Id"], self._copy.name)
+
+    async def _keep_log(self, new_id: str) -> None:
+        """Its last lines say why it was not good, and go with it."""
+        try:
+            self._log_tail = await self._engine.log_tail(new_id)
+        except EngineError as exc:
+            self._log_tail = f"(not to be had: {exc})"
 
     async def _give_policy_back(self, old: Json) -> None:
         wanted = self._old["HostConfig"].get("RestartPolicy") or {}
@@ -233,12 +265,12 @@ class Swap:
             await self._engine.set_restart_policy(self.old_id, wanted)
 
     async def _revive_old(self) -> None:
-        """Start the old container. One whose stop was begun may be about to exit: stop it first."""
+        """Start the old container. One whose stop was cut may be about to exit: stop it first."""
         if self._stop_begun and (await self._engine.container(self.old_id))["State"]["Running"]:
             timeout = self._old["Config"].get("StopTimeout")
             await self._engine.stop(self.old_id, stop_timeout=timeout, at_once=self._in_a_hurry)
-        await self._engine.start(self.old_id)
         self._stop_begun = False
+        await self._engine.start(self.old_id)
         await asyncio.sleep(0 if self._in_a_hurry else SETTLE)
         state = (await self._engine.container(self.old_id))["State"]
         if not state["Running"] and not self._old["State"].get("Restarting"):
@@ -248,7 +280,7 @@ class Swap:
         """Nothing was stopped yet: remove the new container, also one whose create was cut."""
         new = await self._surely(self._find_new)
         if new:
-            await self._surely(lambda: self._remove_new(new["Id"]))
+            await self._surely(self._remove_new, new["Id"])
 
     async def _remove_new(self, new_id: str) -> None:
         """With its own fresh volumes; those it shares with the old one are named, and stay."""
@@ -267,14 +299,19 @@ class Swap:
         if name_of(await self._engine.container(container)) != name:
             await self._engine.rename(container, name)
 
-    async def _surely(self, step: Callable[[], Awaitable[Value]]) -> Value:
+    async def _surely(
+        self,
+        step: Callable[Arguments, Coroutine[Any, Any, Value]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Value:
         """Repeat a step for as long as the engine is away: half a swap is no place to give up."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(EngineUnavailable),
             wait=wait_random_exponential(min=0.2, max=LONGEST_WAIT),
             before_sleep=self._note_absence,
         )
-        return await retrying(step)
+        return await retrying(step, *args, **kwargs)
 
     def _note_absence(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -293,5 +330,6 @@ def _volumes(container: Json) -> set[tuple[str, str]]:
     }
 
 
-def _networks(container: Json) -> set[str]:
-    return set(container["NetworkSettings"].get("Networks") or ())
+def _networks(container: Json, names: Mapping[str, str]) -> set[str]:
+    """By name: one that was asked for by its id is listed by that id until the container starts."""
+    return {names.get(key, key) for key in container["NetworkSettings"].get("Networks") or ()}

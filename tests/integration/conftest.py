@@ -1,0 +1,100 @@
+"""The real parts that integration tests use: one engine, two registries and one queue server a worker."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from testbed.debian import BASE_SUITE, Unavailable
+from testbed.engine import PrivateEngine
+from testbed.images import make_image, push
+from testbed.registry import Registry
+from testbed.sqs import LocalSqs
+
+SUITE = os.environ.get("LOOKOUT_TEST_SUITE", BASE_SUITE)
+# Else an engine goes on trying for more than a minute to finish a pull that was cut.
+FLAGS = ("--max-download-attempts=1",)
+
+MakeContainer = Callable[..., str]
+AppImage = Callable[..., str]
+
+
+def pytest_report_header() -> str:
+    return f"engine: Debian {SUITE} (LOOKOUT_TEST_SUITE)"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[PrivateEngine]:
+    """A private engine; without one, tests are skipped on a person's machine and fail in CI."""
+    try:
+        private = PrivateEngine(SUITE, FLAGS)
+        private.start()
+    except Unavailable as reason:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"NO ENGINE, NOT TESTED: {reason}")
+    yield private
+    private.close()
+
+
+@pytest.fixture(scope="session")
+def registry(engine: PrivateEngine) -> Iterator[Registry]:
+    """A registry that is open to all."""
+    with Registry(engine.sandbox, 5000) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def private_registry(engine: PrivateEngine) -> Iterator[Registry]:
+    """A registry that asks for the name and password in its `users`."""
+    with Registry(engine.sandbox, 5001, {"user": "password"}) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def sqs() -> Iterator[LocalSqs]:
+    """A queue server."""
+    with LocalSqs() as server:
+        yield server
+
+
+@pytest.fixture
+def queue_url(sqs: LocalSqs) -> str:
+    """A queue of its own for each test, on which messages come back soon."""
+    return sqs.create_queue(f"test-{secrets.token_hex(4)}", VisibilityTimeout=2)
+
+
+@pytest.fixture
+def app_image(engine: PrivateEngine, registry: Registry) -> AppImage:
+    """Make and push an application image of a tag: `app_image("1")` is 127.0.0.1:5000/<unique>/api:1.
+
+    All images of a test share one name; the keyword arguments are those of `make_image`.
+    """
+    name = f"{registry.host}/test-{secrets.token_hex(4)}/api"
+
+    def make(tag: str, **options: Any) -> str:
+        make_image(engine, f"{name}:{tag}", **options)
+        push(engine, f"{name}:{tag}")
+        return f"{name}:{tag}"
+
+    return make
+
+
+@pytest.fixture
+def make_container(engine: PrivateEngine) -> Iterator[MakeContainer]:
+    """Run a container of an image and return its name: `make_container(image, "web", "--memory=64m")`.
+
+    What Lookout makes of it has the same label, and is removed with it when the test ends.
+    """
+    run = secrets.token_hex(4)
+
+    def make(image: str, suffix: str, *arguments: str) -> str:
+        name = f"lookout-test-{run}-{suffix}"
+        engine.docker("run", "-d", f"--label=lookout.test={run}", f"--name={name}", *arguments, image)
+        return name
+
+    yield make
+    made = engine.docker("ps", "--all", "--quiet", f"--filter=label=lookout.test={run}").split()
+    if made:
+        engine.docker("rm", "--force", "--volumes", *made)

@@ -1,0 +1,141 @@
+"""Which containers a message means, and which are left alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lookout.model import ImageName, ImageRef, Json
+from lookout.targets import Target, dependents, match, own_id
+
+OLD_ID, NEW_ID = "sha256:" + "1a" * 32, "sha256:" + "2b" * 32
+API = ImageName("ghcr.io", "acme/api")
+
+
+def container(image: str, **changes: Any) -> Json:
+    inspected: Json = {
+        "Id": "c" * 64,
+        "Name": "/api",
+        "Image": OLD_ID,
+        "Config": {"Image": image, "Labels": changes.pop("labels", None)},
+        "State": {"Running": True, "Paused": False},
+        "HostConfig": changes.pop("host", {}),
+    }
+    return inspected | changes
+
+
+def found(
+    image: str, wanted: ImageName = API, tags: list[str] | None = None, **changes: Any
+) -> Target | None:
+    return match(container(image, **changes), {"RepoTags": tags or []}, wanted, own_id=None)
+
+
+@pytest.mark.parametrize(
+    "image", ["ghcr.io/acme/api", "ghcr.io/acme/api:41", "ghcr.io/acme/api@sha256:" + "a" * 64]
+)
+def test_a_container_matches_by_the_repository_it_was_created_from(image: str) -> None:
+    assert found(image)
+
+
+@pytest.mark.parametrize("image", ["ghcr.io/acme/api2:41", "acme/api:41", "ghcr.io:443/acme/api:41", "api"])
+def test_another_repository_does_not_match(image: str) -> None:
+    assert not found(image)
+
+
+@pytest.mark.parametrize("image", ["redis", "redis:6", "library/redis:6", "docker.io/library/redis"])
+def test_spellings_of_one_repository_match_each_other(image: str) -> None:
+    assert found(image, ImageName.parse("docker.io/library/redis"))
+
+
+@pytest.mark.parametrize("image", [OLD_ID, OLD_ID[7:], OLD_ID[7:19], OLD_ID[:19]])
+def test_a_container_made_from_an_image_id_matches_if_the_image_has_only_this_repository(image: str) -> None:
+    assert found(image, tags=["ghcr.io/acme/api:41", "ghcr.io/acme/api:latest"])
+    assert not found(image, tags=["ghcr.io/acme/api:41", "ghcr.io/acme/web:41"])
+    assert not found(image, tags=[])
+
+
+def test_a_repository_that_looks_like_a_short_id_of_another_image_is_a_name() -> None:
+    assert found("beef", ImageName.parse("beef"))
+
+
+def test_the_new_reference_keeps_the_spelling_of_the_old_one() -> None:
+    redis = ImageName.parse("redis")
+    target = found("library/redis:6", redis)
+    assert target
+    assert target.spell(ImageRef(redis, "7")) == "library/redis:7"
+    by_id = found(OLD_ID, redis, tags=["redis:6"])
+    assert by_id
+    assert by_id.spell(ImageRef(redis, "7")) == "redis:7"
+
+
+@pytest.mark.parametrize(
+    ("image", "tag", "image_id", "runs"),
+    [
+        ("ghcr.io/acme/api:42", "42", OLD_ID, True),
+        pytest.param("ghcr.io/acme/api:42", "42", NEW_ID, False, id="same tag, other content"),
+        pytest.param("ghcr.io/acme/api:41", "42", OLD_ID, False, id="other tag, same content"),
+        pytest.param("ghcr.io/acme/api", "latest", OLD_ID, True, id="no tag means latest"),
+        pytest.param("ghcr.io/acme/api@sha256:" + "a" * 64, "42", OLD_ID, True, id="by digest, same content"),
+        pytest.param("ghcr.io/acme/api@sha256:" + "a" * 64, "42", NEW_ID, False, id="by digest"),
+    ],
+)
+def test_it_runs_an_image_if_tag_and_content_agree(image: str, tag: str, image_id: str, runs: bool) -> None:
+    target = found(image)
+    assert target
+    assert target.runs(ImageRef(API, tag), image_id) is runs
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"State": {"Running": True, "Paused": True}}, "is paused"),
+        ({"labels": {"com.docker.swarm.task.id": "t"}}, "is a Swarm task"),
+        ({"labels": {"com.docker.swarm.service.id": "s"}}, "is a Swarm task"),
+        ({"Name": "/api.lookout-new.0123456789ab"}, "left over"),
+        ({"Name": "/api.lookout-old.0123456789ab"}, "left over"),
+    ],
+)
+def test_some_containers_are_left_alone_with_a_reason(changes: Json, reason: str) -> None:
+    target = found("ghcr.io/acme/api:41", **changes)
+    assert target
+    assert reason in target.left_alone
+    assert bool(reason) == bool(target.left_alone)
+
+
+def test_lookout_leaves_itself_alone() -> None:
+    target = match(container("ghcr.io/acme/api:41"), None, API, own_id="c" * 64)
+    assert target
+    assert target.left_alone == "is Lookout itself"
+
+
+def test_containers_that_share_a_namespace_or_link_to_it_depend_on_it() -> None:
+    shared = "container:" + "c" * 64
+    others = [
+        container("x", Name="/net", host={"NetworkMode": shared}),
+        container("x", Name="/pid", host={"PidMode": shared}),
+        container("x", Name="/ipc", host={"IpcMode": shared}),
+        container("x", Name="/web", host={"Links": ["/api:/web/api"]}),
+        container(
+            "x", Name="/free", host={"NetworkMode": "container:" + "d" * 64, "Links": ["/api2:/free/a"]}
+        ),
+    ]
+    assert dependents(container("ghcr.io/acme/api:41"), others) == ["ipc", "net", "pid", "web"]
+
+
+MOUNTS = """\
+1 0 0:1 / / rw - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/l/AB
+2 1 8:1 /var/lib/docker/containers/{id}/mounts/shm /var/lib/docker/containers/{id}/mounts/shm rw - tmpfs shm rw
+"""
+
+
+def test_the_own_container_is_known_by_the_files_that_the_engine_mounts(tmp_path: Path) -> None:
+    line = "3 1 8:1 /var/lib/docker/containers/{id}/hostname /etc/hostname rw,relatime - ext4 /dev/sda1 rw\n"
+    (tmp_path / "mountinfo").write_text((MOUNTS + line).format(id="ab" * 32))
+    assert own_id(tmp_path / "mountinfo") == "ab" * 32
+
+
+def test_a_host_that_shows_the_mounts_of_its_containers_is_not_a_container(tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text(MOUNTS.format(id="ab" * 32))
+    assert own_id(tmp_path / "mountinfo") is None
+    assert own_id(tmp_path / "missing") is None
