@@ -79,7 +79,6 @@ def _unpacked_once(suite: str) -> Path:
 
 
 def _is_current(folder: Path, suite: str) -> bool:
-    # Written last, so an unpack that was cut short has none.
     stamp = folder / "packages"
     return stamp.is_file() and stamp.read_text().split() == list(PACKAGES[suite])
 
@@ -87,17 +86,19 @@ def _is_current(folder: Path, suite: str) -> bool:
 def _unpack_into(folder: Path, suite: str) -> None:
     _require_debian()
     source = _machine_source()
-    shutil.rmtree(folder, ignore_errors=True)
+    for aborted in folder.parent.glob(f"{suite}-*"):
+        shutil.rmtree(aborted, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=folder.parent) as directory:
-        apt = _Apt(Path(directory), source.format(suite=suite))
-        for package in apt.download(PACKAGES[suite]):
-            _run(["dpkg-deb", "--extract", str(package), str(folder)])
-    for name in ("iptables", "ip6tables"):
-        # Debian makes these links when it installs the package.
-        if (folder / "usr/sbin/xtables-nft-multi").exists():
-            (folder / "usr/sbin" / name).unlink(missing_ok=True)
-            (folder / "usr/sbin" / name).symlink_to("xtables-nft-multi")
-    (folder / "packages").write_text("\n".join(PACKAGES[suite]))
+        root = Path(directory, "root")
+        for package in _Apt(Path(directory), source.format(suite=suite)).download(PACKAGES[suite]):
+            _run(["dpkg-deb", "--extract", str(package), str(root)])
+        if (root / "usr/sbin/xtables-nft-multi").exists():
+            # Debian makes these links when it installs the package.
+            for name in ("iptables", "ip6tables"):
+                (root / "usr/sbin" / name).symlink_to("xtables-nft-multi")
+        (root / "packages").write_text("\n".join(PACKAGES[suite]))
+        shutil.rmtree(folder, ignore_errors=True)
+        root.rename(folder)
 
 
 @contextmanager

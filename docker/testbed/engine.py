@@ -43,10 +43,16 @@ class Engine:
             capture_output=True,
             env=self._environment,
             check=False,
+            # Ctrl-C is for the maker, which may need the engine to clean up.
+            start_new_session=True,
         )
         if result.returncode:
             raise DockerFailed(f"docker {' '.join(arguments)}: {result.stderr.decode().strip()}")
         return result.stdout.decode().strip()
+
+    def at(self, docker_host: str) -> "Engine":
+        """The same command line, for an engine that is reached in another way."""
+        return Engine(docker_host, self._program, self._environment)
 
 
 class PrivateEngine(Engine):

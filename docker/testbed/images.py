@@ -36,15 +36,18 @@ def make_image(
     changes: Sequence[str] = (),
     files: Mapping[str, bytes] | None = None,
     ballast: int = 0,
+    busybox: bytes | None = None,
 ) -> str:
     """Make an image of busybox and an application, and return its id.
 
     The application answers on port 8080 (or $PORT) with the reference's tag and ends at once on SIGTERM.
     `changes` are Dockerfile lines, such as 'ENV A=b'; one with CMD or ENTRYPOINT replaces the
     application. `files` are added by absolute path, executable; `ballast` is a file of that many bytes
-    that do not compress.
+    that do not compress. `busybox` is the program, for machines that cannot have Debian's.
     """
     files = {
+        "/bin/busybox": busybox or _busybox(),
+        "/etc/passwd": b"root:x:0:0::/root:/bin/sh\nguest:x:1000:1000::/tmp:/bin/sh\n",
         "/app": APPLICATION,
         "/www/index.html": reference.rpartition(":")[2].encode(),
         **(files or {}),
@@ -86,8 +89,7 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
             entry = tarfile.TarInfo(f"bin/{applet}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(entry)
-        users = {"/etc/passwd": b"root:x:0:0::/root:/bin/sh\nguest:x:1000:1000::/tmp:/bin/sh\n"}
-        for path, content in {"/bin/busybox": _busybox(), **users, **files}.items():
+        for path, content in files.items():
             entry = tarfile.TarInfo(path.lstrip("/"))
             entry.size, entry.mode = len(content), EXECUTABLE
             archive.addfile(entry, io.BytesIO(content))

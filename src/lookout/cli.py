@@ -8,13 +8,13 @@ from importlib.metadata import version
 import structlog
 
 from lookout import log, settings
-from lookout.app import run
+from lookout.app import Pace, run
 from lookout.errors import WrongSettings
 
 DONE, CRASHED, MISUSED = 0, 1, 2
 
 
-def main() -> int:
+def main(pace: Pace = Pace()) -> int:
     """Run the daemon; the exit code is 0 after SIGTERM, 2 for wrong settings, 1 for anything else."""
     parser = argparse.ArgumentParser(
         prog="lookout",
@@ -26,7 +26,7 @@ def main() -> int:
     try:
         chosen = settings.load()
         log.configure(chosen.log_level, chosen.log_format)
-        asyncio.run(run(chosen))
+        asyncio.run(run(chosen, pace=pace))
     except WrongSettings as exc:
         for line in exc.lines:
             print(f"lookout: {line}", file=sys.stderr)

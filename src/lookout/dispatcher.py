@@ -67,10 +67,10 @@ class Dispatcher:
 
     def _dispatch(self, delivery: Delivery) -> None:
         name = delivery.request.image.name
-        self._offer(delivery)
-        if name not in self._workers:
-            worker = asyncio.create_task(self._work(name), name=f"worker {name}")
-            self._workers[name] = worker
+        if name in self._workers:
+            self._offer(delivery)
+        else:
+            self._workers[name] = asyncio.create_task(self._work(delivery), name=f"worker {name}")
 
     def _offer(self, delivery: Delivery) -> None:
         """Let the delivery wait for its worker; the older of two that wait is superseded."""
@@ -91,13 +91,16 @@ class Dispatcher:
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
 
-    async def _work(self, name: ImageName) -> None:
+    async def _work(self, first: Delivery) -> None:
+        name = first.request.image.name
+        delivery: Delivery | None = first
         try:
-            while delivery := self._waiting.pop(name, None):
+            while delivery is not None:
                 if delivery.message.sent_timestamp < self._deployed.get(name, 0):
                     self._supersede(delivery, "a message that was sent later is deployed")
                 else:
                     await self._deploy_one(delivery)
+                delivery = self._waiting.pop(name, None)
         finally:
             # No await since the last look at what waits: the next delivery starts a new worker.
             del self._workers[name]

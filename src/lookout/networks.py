@@ -53,8 +53,24 @@ def has_own_networks(mode: str) -> bool:
 
 
 def _networks(container: Json) -> dict[str, Json]:
-    networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
-    return {name: endpoint or {} for name, endpoint in networks.items()}
+    """The networks by name. One that the user gave by a short id is listed a second time by that."""
+    listed = (container.get("NetworkSettings") or {}).get("Networks") or {}
+    networks = {name: endpoint or {} for name, endpoint in listed.items()}
+    named = {_id(endpoint) for name, endpoint in networks.items() if not _means(name, endpoint)}
+    return {
+        name: endpoint
+        for name, endpoint in networks.items()
+        if not (_means(name, endpoint) and _id(endpoint) in named)
+    }
+
+
+def _id(endpoint: Json) -> str:
+    return endpoint.get("NetworkID") or ""
+
+
+def _means(text: str, endpoint: Json) -> bool:
+    """Whether `text` is the id, or the beginning of the id, of the network."""
+    return _id(endpoint).startswith(text)
 
 
 def _asked_mode(container: Json) -> str:
@@ -62,11 +78,16 @@ def _asked_mode(container: Json) -> str:
 
 
 def _mode(container: Json, around: Surroundings) -> str:
-    """NetworkMode as it was given, unless that is the id of a network which is gone."""
-    mode = _asked_mode(container)
+    """NetworkMode as it was given, but an id in full, and none of a network that is gone.
+
+    The engine does not recognise the beginning of an id as the network that it has by its name.
+    """
+    mode, networks = _asked_mode(container), _networks(container)
+    primary = _primary(mode, networks)
+    if primary and primary != _key(mode):
+        mode = _id(networks[primary])
     if is_id(mode) and mode not in around.networks:
-        networks = _networks(container)
-        return _primary(mode, networks) or next(iter(networks), mode)
+        return primary or next(iter(networks), mode)
     return mode
 
 
@@ -75,8 +96,7 @@ def _primary(mode: str, networks: dict[str, Json]) -> str | None:
     key = _key(mode)
     if key in networks:
         return key
-    by_id = (name for name, e in networks.items() if (e.get("NetworkID") or "").startswith(key))
-    return next(by_id, None)
+    return next((name for name, endpoint in networks.items() if _means(key, endpoint)), None)
 
 
 def _key(mode: str) -> str:
@@ -190,6 +210,6 @@ def remarks(container: Json, api: tuple[int, int], around: Surroundings) -> Iter
     }
     for alias in sorted(stale):
         yield f"the network alias {alias} is the id of a container that is gone; it is dropped"
-    asked = _asked_mode(container)
-    if (mode := _mode(container, around)) != asked:
+    asked, mode = _asked_mode(container), _mode(container, around)
+    if not mode.startswith(asked):
         yield f"the network {short_id(asked)} is gone; {mode} takes its place as the main network"

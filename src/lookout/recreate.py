@@ -73,16 +73,14 @@ def recreate(
     storage = mounts.storage(container, defaults, around)
     attachment = networks.attachment(container, api, around)
     said = overrides.overrides(config, defaults, host.get("PortBindings") or {})
-    body = (
-        {key: value for key, value in config.items() if key not in RULED and value is not None}
-        | said
-        | networks.identity(container, api, around.host_name)
-        | {
-            "Image": reference,
-            "Labels": _labels(container, said.get("Labels") or {}, reference, new_image["Id"]),
-            "HostConfig": _host_config(host, around) | storage.host | {"NetworkMode": attachment.mode},
-        }
-    )
+    body = {
+        **{key: value for key, value in config.items() if key not in RULED and value is not None},
+        **said,
+        **networks.identity(container, api, around.host_name),
+        "Image": reference,
+        "Labels": _labels(container, said.get("Labels") or {}, reference, new_image["Id"]),
+        "HostConfig": _host_config(host | {"NetworkMode": attachment.mode}, around) | storage.host,
+    }
     if storage.volumes:
         body["Volumes"] = storage.volumes
     if attachment.at_create:

@@ -10,7 +10,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from lookout.engine import Engine
 from lookout.errors import (
@@ -38,6 +44,7 @@ REVIVED_BY_ENGINE = ("always", "on-failure")
 PARKED = {"Name": "unless-stopped"}
 BAD_REQUEST = 400  # a create that will be refused again
 SETTLE = 1.0  # seconds that the old container must run again before the rollback counts
+START_FOR = 10.0  # seconds in which the old container's start is tried again
 LONGEST_WAIT = 30.0  # seconds between two tries while the engine is away
 
 log = structlog.stdlib.get_logger(__name__)
@@ -270,11 +277,21 @@ class Swap:
             timeout = self._old["Config"].get("StopTimeout")
             await self._engine.stop(self.old_id, stop_timeout=timeout, at_once=self._in_a_hurry)
         self._stop_begun = False
-        await self._engine.start(self.old_id)
+        await self._start_old()
         await asyncio.sleep(0 if self._in_a_hurry else SETTLE)
         state = (await self._engine.container(self.old_id))["State"]
         if not state["Running"] and not self._old["State"].get("Restarting"):
             raise RollbackFailed(self.name, f"it exited with code {state['ExitCode']} right after its start")
+
+    async def _start_old(self) -> None:
+        """Its port or address may be in use for a moment longer than its successor was."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(EngineError),
+            stop=stop_after_delay(0 if self._in_a_hurry else START_FOR),
+            wait=wait_random_exponential(min=0.2, max=2),
+            reraise=True,
+        )
+        await retrying(self._engine.start, self.old_id)
 
     async def _discard_new(self) -> None:
         """Nothing was stopped yet: remove the new container, also one whose create was cut."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from testbed.debian import BASE_SUITE, Unavailable
 from testbed.engine import PrivateEngine
 from testbed.images import make_image, push

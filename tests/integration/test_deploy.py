@@ -1,0 +1,546 @@
+"""The recipe of a deploy on a real engine, with images from a real registry."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from testbed.engine import DockerFailed, PrivateEngine
+from testbed.images import make_image, push
+from testbed.registry import Registry
+
+from lookout.deployer import Deployer
+from lookout.engine import Credentials, Engine
+from lookout.errors import Interrupted
+from lookout.model import DeployRequest, ImageName, ImageRef, Json, Outcome, Report
+from tests.integration.conftest import AppImage, MakeContainer
+
+pytestmark = pytest.mark.engine
+
+Inspect = Callable[[str], Json]
+MakeDeployer = Callable[..., Deployer]
+
+
+@pytest.fixture
+def inspect(engine: PrivateEngine) -> Inspect:
+    return lambda name: dict(json.loads(engine.docker("inspect", name))[0])
+
+
+@pytest.fixture
+async def make_deployer(
+    engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[MakeDeployer]:
+    """A deployer on the private engine, with waits that are short enough for a test."""
+    monkeypatch.setenv("DOCKER_HOST", engine.docker_host)
+    made: list[Deployer] = []
+    async with Engine.connect() as connection:
+
+        def make(**changes: Any) -> Deployer:
+            defaults: dict[str, Any] = {
+                "deploy_time": 5,
+                "monitor": 0.5,
+                "credentials": None,
+                "own_id": None,
+                "stopping": asyncio.Event(),
+                "longest_pull_wait": 0.2,
+                "repair_every": 0.5,
+            }
+            made.append(Deployer(connection, **(defaults | changes)))
+            return made[-1]
+
+        yield make
+        for deployer in made:
+            await deployer.close()
+
+
+@pytest.fixture
+def deploy(make_deployer: MakeDeployer) -> Callable[..., Awaitable[Report]]:
+    """Deploy `image:tag` with a new deployer."""
+
+    async def run(reference: str, **changes: Any) -> Report:
+        return await make_deployer(**changes).deploy(request_for(reference))
+
+    return run
+
+
+def request_for(reference: str, **more: Any) -> DeployRequest:
+    name, _, tag = reference.rpartition(":")
+    return DeployRequest(ImageRef(ImageName.parse(name), tag), **more)
+
+
+def leftovers(engine: PrivateEngine) -> list[str]:
+    return engine.docker("ps", "-a", "--filter=name=lookout-(new|old|rb)", "--format={{.Names}}").split()
+
+
+Deploy = Callable[..., Awaitable[Report]]
+
+
+async def test_a_new_tag_replaces_the_container_and_keeps_what_is_the_users(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    app_image("1", changes=["ENV COLOUR=red", "ENV LEVEL=1", "LABEL made=1"])
+    two = app_image("2", changes=["ENV COLOUR=blue", "ENV LEVEL=2", "LABEL made=2"])
+    network = f"lookout-test-{secrets.token_hex(4)}"
+    engine.docker("network", "create", "--subnet=10.99.1.0/24", "--label=lookout.test=1", network)
+    name = make_container(
+        two.replace(":2", ":1"),
+        "api",
+        *("--env=LEVEL=mine", "--restart=always", "--memory=64m", "--volume=/data", "--cap-drop=NET_RAW"),
+        *("--publish=18081:8080", f"--network={network}", "--ip=10.99.1.7", "--network-alias=shop"),
+    )
+    engine.docker("exec", name, "sh", "-c", "echo kept > /data/file")
+    old = inspect(name)
+
+    report = await deploy(two)
+
+    new = inspect(name)
+    assert (report.outcome, report.containers) == (Outcome.DEPLOYED, (name,))
+    assert new["Id"] != old["Id"]
+    assert new["Config"]["Image"] == two
+    assert {"LEVEL=mine", "COLOUR=blue"} <= set(new["Config"]["Env"])
+    assert new["Config"]["Labels"]["made"] == "2"
+    assert new["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    assert new["HostConfig"]["Memory"] == 64 << 20
+    assert new["HostConfig"]["CapDrop"] == old["HostConfig"]["CapDrop"]
+    assert new["HostConfig"]["PortBindings"] == old["HostConfig"]["PortBindings"]
+    assert new["NetworkSettings"]["Networks"][network]["IPAddress"] == "10.99.1.7"
+    assert "shop" in new["NetworkSettings"]["Networks"][network]["Aliases"]
+    assert [m["Name"] for m in new["Mounts"]] == [m["Name"] for m in old["Mounts"]]
+    assert engine.docker("exec", name, "cat", "/data/file") == "kept"
+    assert "2" in engine.docker("exec", name, "wget", "-q", "-O-", "http://10.99.1.7:8080/")
+    assert not leftovers(engine)
+    engine.docker("rm", "-f", "-v", name)
+    engine.docker("network", "rm", network)
+
+
+async def test_the_same_tag_again_changes_nothing(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, inspect: Inspect
+) -> None:
+    image = app_image("1")
+    name = make_container(image, "api")
+    before = inspect(name)
+    report = await deploy(image)
+    assert report.outcome is Outcome.UNCHANGED
+    assert inspect(name)["State"]["StartedAt"] == before["State"]["StartedAt"]
+
+
+async def test_the_same_tag_with_other_content_is_deployed(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    image = app_image("latest")
+    name = make_container(image, "api")
+    before = inspect(name)
+    app_image("latest", files={"/www/index.html": b"second"})  # the engine's own tag has moved as well
+    report = await deploy(image)
+    assert report.outcome is Outcome.DEPLOYED
+    assert inspect(name)["Image"] != before["Image"]
+    assert engine.docker("exec", name, "cat", "/www/index.html") == "second"
+
+
+async def test_an_image_that_nobody_runs_is_not_here_and_not_pulled(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    image = app_image("1")
+    engine.docker("stop", "-t", "0", make_container(image, "api"))
+    engine.docker("rmi", "-f", app_image("2"))
+    report = await deploy(image.replace(":1", ":2"))
+    assert report.outcome is Outcome.NOT_HERE
+    assert not engine.docker("images", "-q", image.replace(":1", ":2"))
+
+
+async def test_only_what_is_left_alone_ends_ignored_with_the_reasons(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    image = app_image("1")
+    paused = make_container(image, "paused")
+    engine.docker("pause", paused)
+    task = make_container(image, "task", "--label=com.docker.swarm.task.id=t")
+    report = await deploy(app_image("2"))
+    engine.docker("unpause", paused)
+    assert report.outcome is Outcome.IGNORED
+    assert f"{paused} is paused" in report.reason
+    assert f"{task} is a Swarm task" in report.reason
+
+
+async def test_lookouts_own_image_is_ignored(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, inspect: Inspect
+) -> None:
+    own = inspect(make_container(app_image("1"), "lookout"))["Id"]
+    report = await deploy(app_image("2"), own_id=own)
+    assert report.outcome is Outcome.IGNORED
+    assert "is Lookout itself" in report.reason
+    assert inspect(own)["State"]["Running"]
+
+
+# A failure before anything is stopped
+
+
+@pytest.fixture
+def private_app(
+    engine: PrivateEngine, private_registry: Registry, make_container: MakeContainer
+) -> tuple[str, str]:
+    """The name of a container on tag 1, and the reference of tag 2, which only the registry has."""
+    name = f"{private_registry.host}/test-{secrets.token_hex(4)}/api"
+    for tag in ("1", "2"):
+        make_image(engine, f"{name}:{tag}")
+        push(engine, f"{name}:{tag}", "user", "password")
+    engine.docker("rmi", f"{name}:2")
+    return make_container(f"{name}:1", "api"), f"{name}:2"
+
+
+async def test_the_right_credentials_pull_from_a_private_registry(
+    private_app: tuple[str, str], deploy: Deploy, inspect: Inspect
+) -> None:
+    name, image = private_app
+    report = await deploy(image, credentials=Credentials("user", "password"))
+    assert report.outcome is Outcome.DEPLOYED
+    assert inspect(name)["Config"]["Image"] == image
+
+
+@pytest.mark.parametrize(
+    ("credentials", "hint"),
+    [
+        (Credentials("user", "hunter2"), "check RegistryUsername and RegistryPassword"),
+        (None, "set RegistryUsername and RegistryPassword"),
+    ],
+    ids=["wrong", "none"],
+)
+async def test_without_the_right_credentials_nothing_is_stopped_and_the_log_says_what_to_set(
+    private_app: tuple[str, str], deploy: Deploy, inspect: Inspect, credentials: Credentials | None, hint: str
+) -> None:
+    name, image = private_app
+    before = inspect(name)
+    report = await deploy(image, credentials=credentials)
+    assert (report.outcome, report.transient) == (Outcome.FAILED, True)
+    assert hint in report.reason
+    assert "hunter2" not in repr(report)
+    assert inspect(name)["State"] == before["State"]
+
+
+async def test_an_unknown_tag_fails_for_good_and_nothing_is_stopped(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    image = app_image("1")
+    name = make_container(image, "api")
+    before = inspect(name)
+    report = await deploy(image.replace(":1", ":2"))
+    assert (report.outcome, report.transient) == (Outcome.FAILED, False)
+    assert "ImageTag" in report.reason
+    assert inspect(name)["State"] == before["State"]
+    assert not leftovers(engine)
+
+
+async def test_a_registry_that_is_away_fails_for_now(
+    make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    image = f"127.0.0.1:5999/test-{secrets.token_hex(4)}/api"
+    make_image(engine, f"{image}:1")
+    make_container(f"{image}:1", "api")
+    report = await deploy(f"{image}:2")
+    assert (report.outcome, report.transient) == (Outcome.FAILED, True)
+
+
+async def test_a_digest_deploys_that_very_image_even_where_the_tag_has_moved(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    name = make_container(app_image("1"), "api")
+    image = app_image("2", files={"/www/index.html": b"meant"})
+    meant = engine.docker("image", "inspect", "--format={{index .RepoDigests 0}}", image).partition("@")[2]
+    app_image("2", files={"/www/index.html": b"moved on"})
+    report = await make_deployer().deploy(request_for(image, digest=meant))
+    assert report.outcome is Outcome.DEPLOYED
+    assert engine.docker("exec", name, "cat", "/www/index.html") == "meant"
+    assert inspect(name)["Config"]["Image"] == image
+
+
+async def test_a_container_that_a_stop_would_delete_is_refused(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, inspect: Inspect
+) -> None:
+    name = make_container(app_image("1"), "api", "--rm")
+    report = await deploy(app_image("2"))
+    assert (report.outcome, report.transient) == (Outcome.FAILED, False)
+    assert "--rm" in report.reason
+    assert inspect(name)["State"]["Running"]
+
+
+async def test_a_container_that_another_depends_on_is_refused(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, inspect: Inspect
+) -> None:
+    one = app_image("1")
+    name = make_container(one, "vpn")
+    child = make_container(one, "child", f"--network=container:{name}", "--env=PORT=8081")
+    before = inspect(name)
+    two = app_image("2")
+    report = await deploy(two)
+    assert report.outcome is Outcome.FAILED
+    assert child in report.reason
+    assert inspect(name)["State"] == before["State"]
+
+
+# A failure after the stop
+
+
+BAD_IMAGES = {
+    "exits at once": ['CMD ["false"]'],
+    "exits after two seconds": ['CMD ["sh", "-c", "sleep 2; exit 3"]'],
+    "never gets healthy": ["HEALTHCHECK --interval=500ms --timeout=1s --retries=2 CMD false"],
+    "lacks its command": ['CMD ["/nonexistent"]'],
+}
+
+
+@pytest.mark.parametrize("restart", ["no", "always"])
+@pytest.mark.parametrize("changes", BAD_IMAGES.values(), ids=BAD_IMAGES.keys())
+async def test_a_bad_image_is_rolled_back_to_the_very_same_container(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    changes: list[str],
+    restart: str,
+) -> None:
+    one, bad = app_image("1"), app_image("bad", changes=[*changes, "VOLUME /fresh"])
+    network = f"lookout-test-{secrets.token_hex(4)}"
+    engine.docker("network", "create", "--subnet=10.99.2.0/24", network)
+    name = make_container(
+        one,
+        "api",
+        *(f"--network={network}", "--ip=10.99.2.7", "--network-alias=shop", "--publish=18082:8080"),
+        *(f"--restart={restart}", "--volume=/data"),
+    )
+    engine.docker("exec", name, "sh", "-c", "echo kept > /data/file")
+    old, volumes = inspect(name), set(engine.docker("volume", "ls", "-q").split())
+
+    report = await deploy(bad, monitor=3 if "two" in str(changes) or "sleep" in str(changes) else 0.5)
+
+    new = inspect(name)
+    assert report.outcome is Outcome.ROLLED_BACK
+    assert name in report.reason
+    assert new["State"]["Running"]
+    assert [new[k] for k in ("Id", "Name", "HostConfig")] == [old[k] for k in ("Id", "Name", "HostConfig")]
+    for key in ("IPAddress", "Aliases"):
+        now, before = (c["NetworkSettings"]["Networks"][network][key] for c in (new, old))
+        assert now == before
+    assert new["NetworkSettings"]["Ports"] == old["NetworkSettings"]["Ports"]
+    assert engine.docker("exec", name, "cat", "/data/file") == "kept"
+    assert set(engine.docker("volume", "ls", "-q").split()) == volumes
+    assert not leftovers(engine)
+    engine.docker("rm", "-f", "-v", name)
+    engine.docker("network", "rm", network)
+
+
+THIEF = """
+import socket, sys, time
+print("ready", flush=True)
+while True:
+    s = socket.socket()
+    try:
+        s.bind(("0.0.0.0", 18083)); s.listen(); break
+    except OSError:
+        s.close(); time.sleep(0.001)
+print("stolen", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("held", "outcome"), [(1.5, Outcome.ROLLED_BACK), (14, Outcome.ROLLBACK_FAILED)])
+async def test_a_port_that_somebody_takes_during_the_stop(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    held: float,
+    outcome: Outcome,
+) -> None:
+    """Rolled back as soon as the port is free; until then Lookout goes on trying."""
+    import subprocess
+    import sys
+
+    one, two = app_image("1"), app_image("2")
+    name = make_container(one, "api", "--publish=18083:8080", "--restart=always")
+    old = inspect(name)
+    thief = engine.sandbox.popen([sys.executable, "-c", THIEF, str(held)], stdout=subprocess.PIPE)
+    assert thief.stdout
+    assert thief.stdout.readline() == b"ready\n"
+
+    report = await deploy(two)
+
+    assert report.outcome is outcome
+    if outcome is Outcome.ROLLBACK_FAILED:
+        assert f"docker start {name}" in report.reason
+    await until(lambda: inspect(old["Id"])["State"]["Running"] and not leftovers(engine))
+    new = inspect(name)
+    assert [new[k] for k in ("Id", "Name", "HostConfig")] == [old[k] for k in ("Id", "Name", "HostConfig")]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.1)
+
+
+async def test_a_healthy_image_is_deployed_once_it_is_healthy(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, inspect: Inspect
+) -> None:
+    name = make_container(app_image("1"), "api")
+    check = "HEALTHCHECK --interval=500ms --timeout=1s CMD wget -q -O /dev/null http://127.0.0.1:8080/"
+    report = await deploy(app_image("2", changes=[check]))
+    assert report.outcome is Outcome.DEPLOYED
+    assert inspect(name)["State"]["Health"]["Status"] == "healthy"
+
+
+# Several containers
+
+
+async def test_all_containers_of_an_image_are_replaced(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, inspect: Inspect
+) -> None:
+    one, two = app_image("1"), app_image("2")
+    names = [make_container(one, suffix) for suffix in ("a", "b")]
+    current = make_container(two, "c")
+    before = inspect(current)["Id"]
+    report = await deploy(two)
+    assert report.containers == tuple(names)
+    assert {inspect(name)["Config"]["Image"] for name in names} == {two}
+    assert inspect(current)["Id"] == before
+
+
+async def test_the_first_replica_that_fails_brings_the_others_back(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    one = app_image("1")
+    picky = app_image("2", changes=['CMD ["sh", "-c", "test -z \\"$FAIL\\" && exec /app"]'])
+    names = [make_container(one, "a"), make_container(one, "b", "--env=FAIL=1"), make_container(one, "c")]
+    before = [inspect(name) for name in names]
+    report = await deploy(picky)
+    assert report.outcome is Outcome.ROLLED_BACK
+    assert [inspect(name)["Id"] for name in names] == [old["Id"] for old in before]
+    assert all(inspect(name)["State"]["Running"] for name in names)
+    assert inspect(names[2])["State"] == before[2]["State"]
+    assert not leftovers(engine)
+
+
+async def test_two_deploys_that_meet_on_one_container_take_turns(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    """Two workers, as two names of one repository could have: never two swaps at a time."""
+    name = make_container(app_image("1"), "api")
+    two, three = app_image("2"), app_image("3")
+    deployer = make_deployer()
+    reports = await asyncio.gather(*(deployer.deploy(request_for(image)) for image in (two, three)))
+    assert [report.outcome for report in reports] == [Outcome.DEPLOYED, Outcome.DEPLOYED]
+    assert inspect(name)["State"]["Running"]
+    assert not leftovers(engine)
+
+
+# Being told to stop
+
+
+async def test_before_a_swap_a_deploy_is_interrupted_and_during_one_undone(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    name = make_container(app_image("1"), "api", "--restart=always")
+    two = app_image("2")
+    old = inspect(name)
+
+    stopping = asyncio.Event()
+    stopping.set()
+    with pytest.raises(Interrupted):
+        await make_deployer(stopping=stopping).deploy(request_for(two))
+
+    swapping = asyncio.create_task(make_deployer(monitor=60).deploy(request_for(two)))
+    await until(lambda: inspect(name)["Id"] != old["Id"] and inspect(name)["State"]["Running"])
+    swapping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await swapping
+    new = inspect(name)
+    assert [new[k] for k in ("Id", "Name", "HostConfig")] == [old[k] for k in ("Id", "Name", "HostConfig")]
+    assert new["State"]["Running"]
+    assert not leftovers(engine)
+
+
+async def test_cancelled_while_the_old_container_takes_its_time_to_stop_it_runs_again(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    deaf = 'CMD ["sh", "-c", "trap \\"\\" TERM; while true; do sleep 1; done"]'
+    name = make_container(app_image("1", changes=[deaf]), "api", "--restart=always")
+    two, old = app_image("2"), inspect(name)
+    swapping = asyncio.create_task(make_deployer().deploy(request_for(two)))
+    await until(lambda: inspect(name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped")
+    await asyncio.sleep(0.5)  # well inside the ten seconds that the engine gives it
+    swapping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await swapping
+    new = inspect(name)
+    assert (new["Id"], new["State"]["Running"], new["HostConfig"]) == (old["Id"], True, old["HostConfig"])
+    assert new["State"]["StartedAt"] > old["State"]["StartedAt"]
+    assert not leftovers(engine)
+
+
+async def test_what_an_interrupted_swap_left_beside_the_container_is_replaced(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    name = make_container(app_image("1"), "api")
+    two, old = app_image("2"), inspect(name)["Id"]
+    leftover = f"{name}.lookout-new.{old[:12]}"
+    engine.docker("create", f"--name={leftover}", f"--label=lookout.swap.replaces={old}", two)
+    report = await deploy(two)
+    assert report.outcome is Outcome.DEPLOYED
+    with pytest.raises(DockerFailed):
+        inspect(leftover)
+
+
+async def test_a_stranger_under_the_temporary_name_is_not_touched(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    name = make_container(app_image("1"), "api")
+    two, old = app_image("2"), inspect(name)["Id"]
+    stranger = f"{name}.lookout-new.{old[:12]}"
+    engine.docker("create", f"--name={stranger}", two)
+    report = await deploy(two)
+    assert report.outcome is Outcome.FAILED
+    assert inspect(name)["Id"] == old
+    engine.docker("rm", stranger)

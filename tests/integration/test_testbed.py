@@ -1,0 +1,204 @@
+"""The test bed keeps its own promises, else no other test here means anything."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError
+
+from testbed import debian, module
+from testbed.engine import DockerFailed, PrivateEngine
+from testbed.faultproxy import FaultProxy
+from testbed.images import make_image, push
+from testbed.registry import Registry
+from testbed.sandbox import CGROUPS, Sandbox
+from testbed.sqs import LocalSqs
+from testbed.throttle import Throttle
+
+pytestmark = pytest.mark.engine
+
+RECEIVE_ONLY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "sqs:ReceiveMessage", "Resource": "*"}],
+}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.02)
+
+
+def run_python(code: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **module.ENVIRONMENT, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def processes_of(name: str) -> list[Path]:
+    """Everything that runs with this text in its command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if name.encode() in path.read_bytes():
+                found.append(path)
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def test_an_engine_dies_with_a_maker_that_is_killed(engine: PrivateEngine) -> None:
+    maker = run_python(
+        "from testbed.engine import PrivateEngine\n"
+        "engine = PrivateEngine()\n"
+        "engine.start()\n"
+        "print(engine.directory.name, flush=True)\n"
+        "input()"
+    )
+    assert maker.stdout
+    name = maker.stdout.readline().strip()
+    assert processes_of(name)
+
+    maker.kill()
+    maker.communicate()
+
+    wait_until(lambda: not processes_of(name))
+    with Sandbox():
+        assert not (engine.directory.parent / name).exists()
+        assert not [*CGROUPS.glob(name), *CGROUPS.glob(f"*/{name}")]
+
+
+def test_an_unpack_that_was_killed_is_done_anew(
+    engine: PrivateEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKOUT_CACHE", str(tmp_path))
+    monkeypatch.setitem(debian.PACKAGES, "bookworm", ("docker.io", "tini"))
+    first = run_python(
+        "from testbed import debian\ndebian.PACKAGES['bookworm'] = ('docker.io', 'tini')\ndebian.unpacked()"
+    )
+    wait_until(lambda: bool([*tmp_path.glob("debian/bookworm-*/root/usr")]))
+
+    first.kill()
+    first.communicate()
+
+    assert not (tmp_path / "debian/bookworm").exists()
+    assert debian.unpacked().program("docker-init").is_relative_to(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "debian").iterdir()) == ["bookworm", "bookworm.lock"]
+
+
+def test_an_engine_that_was_killed_starts_again_with_its_containers(engine: PrivateEngine) -> None:
+    with PrivateEngine() as other:
+        make_image(other, "app:1")
+        other.docker("run", "-d", "--name=web", "app:1")
+
+        other.kill()
+        assert not other.answers()
+        other.start()
+
+        assert other.docker("ps", "--all", "--format={{.Names}} {{.Image}}") == "web app:1"
+        assert other.docker("start", "web") == "web"
+
+
+def test_the_application_serves_its_tag_and_ends_at_once(
+    engine: PrivateEngine, app_image: Callable[..., str], make_container: Callable[..., str]
+) -> None:
+    image = app_image("1.2", changes=["STOPSIGNAL SIGINT", 'ENV GREETING="hello world"'])
+    name = make_container(image, "web")
+
+    answer = "until wget -q -O - http://127.0.0.1:8080/; do sleep 0.1; done; echo; echo $GREETING"
+    assert engine.docker("exec", name, "sh", "-c", answer) == "1.2\nhello world"
+    began = time.monotonic()
+    engine.docker("stop", "--time=10", name)
+    assert time.monotonic() - began < 5
+
+
+def test_a_private_registry_refuses_strangers(engine: PrivateEngine, private_registry: Registry) -> None:
+    image = f"{private_registry.host}/secret:1"
+    make_image(engine, image)
+    with pytest.raises(DockerFailed, match="no basic auth credentials"):
+        push(engine, image)
+    [(user, password)] = private_registry.users.items()
+    push(engine, image, user, password)
+
+
+def test_a_throttled_pull_is_slower_than_a_direct_one(
+    engine: PrivateEngine, registry: Registry, app_image: Callable[..., str]
+) -> None:
+    image = app_image("1", ballast=3_000_000)
+
+    def pull(host: str) -> float:
+        name = image.replace(registry.host, host)
+        engine.docker("rmi", "--force", image, name)
+        began = time.monotonic()
+        engine.docker("pull", name)
+        return time.monotonic() - began
+
+    direct = pull(registry.host)
+    with Throttle(engine.sandbox, 5100, 5000, rate=int(3_000_000 / direct / 5)) as slow:
+        assert pull(slow.host) > 3 * direct
+
+
+def test_a_cut_pull_fails(engine: PrivateEngine, registry: Registry, app_image: Callable[..., str]) -> None:
+    image = app_image("1", ballast=3_000_000)
+    engine.docker("rmi", image)
+    with (
+        Throttle(engine.sandbox, 5101, 5000, cut_after=500_000) as line,
+        pytest.raises(DockerFailed, match="EOF"),
+    ):
+        engine.docker("pull", image.replace(registry.host, line.host))
+
+
+def test_the_fault_proxy_cuts_before_or_after_the_engine_did_it(
+    engine: PrivateEngine, app_image: Callable[..., str], make_container: Callable[..., str]
+) -> None:
+    name = make_container(app_image("1"), "web")
+
+    def running() -> bool:
+        return engine.docker("inspect", "--format={{.State.Running}}", name) == "true"
+
+    with FaultProxy(engine.socket, engine.directory / "fault.sock") as line:
+        faulty = engine.at(line.docker_host)
+        line.cut("POST .*/stop", when="before")
+        with pytest.raises(DockerFailed):
+            faulty.docker("stop", name)
+        assert running()
+
+        line.cut("POST .*/stop", when="after")
+        with pytest.raises(DockerFailed):
+            faulty.docker("stop", name)
+        assert not running()
+
+        line.go_down()
+        with pytest.raises(DockerFailed):
+            faulty.docker("start", name)
+        line.come_back()
+        faulty.docker("start", name)
+        assert running()
+        assert len([request for request in line.requests if "/stop" in request]) == 2
+
+
+@pytest.mark.queue
+def test_iam_allows_exactly_the_policy(sqs: LocalSqs, queue_url: str) -> None:
+    with sqs.enforce_iam(RECEIVE_ONLY) as environment:
+        client = botocore.session.Session().create_client(
+            "sqs",
+            region_name=environment["AWS_REGION"],
+            endpoint_url=environment["AWS_ENDPOINT_URL_SQS"],
+            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        )
+        client.receive_message(QueueUrl=queue_url)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            client.send_message(QueueUrl=queue_url, MessageBody="x")
+        client.close()
+    sqs.send(queue_url, "x")
+    assert sqs.count(queue_url) == (1, 0)
