@@ -1,7 +1,10 @@
 # Every target works on a fresh clone: what it needs is made first.
 PYTHON ?= python3
 BIN := .venv/bin
+# The Debian release whose Docker Engine the tests run on: bookworm 20.10, trixie 26.1, forky 28.5.
+ENGINE ?= bookworm
 export PYTHONPATH := docker
+export LOOKOUT_TEST_SUITE = $(ENGINE)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run send test lint unit integration format clean

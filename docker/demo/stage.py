@@ -136,16 +136,21 @@ def _clear_abandoned(engine: Engine, lock: Path) -> None:
 def _claimed(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-        path.unlink()
+        try:
+            yield
+        finally:
+            path.unlink()
 
 
 def _runs(engine: Engine) -> set[str]:
-    containers = engine.docker("ps", "--all", "--quiet", f"--filter=label={LABEL}").split()
-    images = engine.docker("images", "--quiet", f"--filter=label={LABEL}").split()
-    label = f'{{{{index .Config.Labels "{LABEL}"}}}}'
-    ids = [*containers, *images]
-    return set(engine.docker("inspect", f"--format={label}", *ids).split()) if ids else set()
+    chosen = f"--filter=label={LABEL}"
+    runs = set(engine.docker("ps", "--all", chosen, f'--format={{{{.Label "{LABEL}"}}}}').split())
+    for image in set(engine.docker("images", "--quiet", chosen).split()):
+        # Another demo may remove it meanwhile.
+        with contextlib.suppress(DockerFailed):
+            label = f'{{{{index .Config.Labels "{LABEL}"}}}}'
+            runs.add(engine.docker("image", "inspect", f"--format={label}", image))
+    return runs
 
 
 def _remove(engine: Engine, run: str) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from lookout import leases, receiver, settler
-from lookout.deployer import ENGINE_PATIENCE, LONGEST_PULL_WAIT, REPAIR_EVERY, Deployer
+from lookout import deployer, leases, puller, receiver, settler
+from lookout.deployer import Deployer
 from lookout.dispatcher import Dispatcher
 from lookout.engine import Credentials, Engine
 from lookout.errors import EngineError, EngineUnavailable, Interrupted
 from lookout.leases import Leases
 from lookout.model import Delivery
+from lookout.puller import Puller
 from lookout.receiver import Receiver
 from lookout.settings import Settings
 from lookout.settler import Settler
@@ -35,12 +36,15 @@ class Pace:
     lease_margin: float = leases.MARGIN
     backoff_base: float = settler.BACKOFF_BASE
     longest_poll_backoff: float = receiver.LONGEST_BACKOFF
-    engine_patience: float = ENGINE_PATIENCE
-    longest_pull_wait: float = LONGEST_PULL_WAIT
-    repair_every: float = REPAIR_EVERY
+    engine_patience: float = deployer.ENGINE_PATIENCE
+    longest_pull_wait: float = puller.LONGEST_WAIT
+    repair_every: float = deployer.REPAIR_EVERY
 
 
-async def run(settings: Settings, *, pace: Pace = Pace()) -> None:
+PROMISED = Pace()
+
+
+async def run(settings: Settings, *, pace: Pace = PROMISED) -> None:
     """Deploy what the queue asks for until SIGTERM or SIGINT.
 
     Raises WrongSettings where the queue, the engine or the credentials can never work.
@@ -97,18 +101,17 @@ async def _serve(
         stopping=stopping,
         longest_backoff=pace.longest_poll_backoff,
     )
-    deployer = Deployer(
+    deploying = Deployer(
         engine,
+        Puller(engine, _credentials(settings), longest_wait=pace.longest_pull_wait),
         deploy_time=settings.deploy_time_seconds,
         monitor=settings.monitor_seconds,
-        credentials=_credentials(settings),
         own_id=own_id(),
         stopping=stopping,
         engine_patience=pace.engine_patience,
-        longest_pull_wait=pace.longest_pull_wait,
         repair_every=pace.repair_every,
     )
-    dispatcher = Dispatcher(inbox, deployer.deploy, in_flight, ending)
+    dispatcher = Dispatcher(inbox, deploying.deploy, in_flight, ending)
     renewing = asyncio.create_task(in_flight.run(), name="leases")
     dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
     polling = asyncio.create_task(receiving.run(), name="receiver")
@@ -124,7 +127,7 @@ async def _serve(
         _end_poll(polling, settings.stop_grace_seconds),
         dispatcher.stop(grace=settings.stop_grace_seconds - undo_time, undo_time=undo_time),
     )
-    await deployer.close()
+    await deploying.close()
     renewing.cancel()  # last: what is still in hand stays hidden until it is given back
     for ended in await asyncio.gather(*parts, return_exceptions=True):
         if isinstance(ended, Exception):

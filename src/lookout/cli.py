@@ -8,13 +8,13 @@ from importlib.metadata import version
 import structlog
 
 from lookout import log, settings
-from lookout.app import Pace, run
+from lookout.app import PROMISED, Pace, run
 from lookout.errors import WrongSettings
 
 DONE, CRASHED, MISUSED = 0, 1, 2
 
 
-def main(pace: Pace = Pace()) -> int:
+def main(pace: Pace = PROMISED) -> int:
     """Run the daemon; the exit code is 0 after SIGTERM, 2 for wrong settings, 1 for anything else."""
     parser = argparse.ArgumentParser(
         prog="lookout",

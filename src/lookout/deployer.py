@@ -14,7 +14,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from lookout.engine import Credentials, Engine
+from lookout.engine import Engine
 from lookout.errors import (
     CopyRefused,
     EngineError,
@@ -22,21 +22,18 @@ from lookout.errors import (
     Interrupted,
     NotFound,
     PullFailed,
-    PullFault,
     RollbackFailed,
     RolledBack,
     SwapRefused,
 )
 from lookout.model import DeployRequest, ImageName, Json, Outcome, Report
+from lookout.puller import Puller
 from lookout.recreate import Surroundings, recreate
 from lookout.swap import Swap
 from lookout.targets import Target, created_from_id, dependents, match, name_of
 from lookout.unbroken import unless
 
 ENGINE_PATIENCE = 60.0  # seconds that a deploy waits for an engine that is away before it fails
-PULL_TRIES = {PullFault.TRANSIENT: 4, PullFault.NOT_FOUND: 2}  # the others would fail again
-PULL_TIMEOUT = 600.0  # seconds for one pull, or the deploy time if that is longer
-LONGEST_PULL_WAIT = 10.0  # seconds between two tries
 REPAIR_EVERY = 30.0  # seconds between two tries to bring an old container back
 
 log = structlog.stdlib.get_logger(__name__)
@@ -48,24 +45,22 @@ class Deployer:
     def __init__(
         self,
         engine: Engine,
+        puller: Puller,
         *,
         deploy_time: float,
         monitor: float,
-        credentials: Credentials | None,
         own_id: str | None,
         stopping: asyncio.Event,
         engine_patience: float = ENGINE_PATIENCE,
-        longest_pull_wait: float = LONGEST_PULL_WAIT,
         repair_every: float = REPAIR_EVERY,
     ) -> None:
         self._engine = engine
+        self._puller = puller
         self._deploy_time = deploy_time
         self._monitor = monitor
-        self._credentials = credentials
         self._own_id = own_id
         self._stopping = stopping
         self._engine_patience = engine_patience
-        self._longest_pull_wait = longest_pull_wait
         self._repair_every = repair_every
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._repairs: set[asyncio.Task[None]] = set()
@@ -78,8 +73,7 @@ class Deployer:
         try:
             return await self._deploy(request)
         except PullFailed as exc:
-            transient = exc.fault in (PullFault.TRANSIENT, PullFault.CREDENTIALS)
-            return Report(Outcome.FAILED, str(exc), transient=transient)
+            return Report(Outcome.FAILED, str(exc), transient=exc.fault.may_pass)
         except (EngineUnavailable, EngineError) as exc:
             return Report(Outcome.FAILED, str(exc), transient=True)
         except CopyRefused as exc:
@@ -100,8 +94,11 @@ class Deployer:
             return Report(Outcome.IGNORED, "; ".join(left_alone))
         for text in left_alone:
             log.info("container left alone", reason=text)
-        image = await unless(self._stopping, self._pull(request))
+        image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
         return await self._replace_all(request, targets, image)
+
+    def _time(self, request: DeployRequest) -> float:
+        return request.deploy_time or self._deploy_time
 
     # Find
 
@@ -136,31 +133,6 @@ class Deployer:
                 log.info("container left alone", container=name_of(container), reason="its image is gone")
                 return None
         return match(container, image, name, self._own_id)
-
-    # Pull
-
-    async def _pull(self, request: DeployRequest) -> Json:
-        """Pull once for all containers; what may pass by itself is tried again."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type((PullFailed, EngineUnavailable)),
-            stop=_enough_pulls,
-            wait=wait_random_exponential(min=min(1, self._longest_pull_wait), max=self._longest_pull_wait),
-            before_sleep=_note_retry,
-            reraise=True,
-        )
-        return await retrying(self._pull_once, request)
-
-    async def _pull_once(self, request: DeployRequest) -> Json:
-        image = request.image
-        limit = max(PULL_TIMEOUT, request.deploy_time or self._deploy_time)
-        try:
-            async with asyncio.timeout(limit):
-                await self._engine.pull(image, request.digest, self._credentials, _PullLog())
-        except TimeoutError:
-            raise EngineUnavailable(f"pull {image}", f"not done after {limit:.0f} s") from None
-        if request.digest:
-            await self._engine.tag(f"{image.name.canonical}@{request.digest}", image)
-        return await self._engine.image(f"{image.name.canonical}:{image.tag}")
 
     # Replace
 
@@ -235,7 +207,7 @@ class Deployer:
             copy,
             image["Id"],
             monitor=self._monitor,
-            deploy_time=request.deploy_time or self._deploy_time,
+            deploy_time=self._time(request),
         )
 
     async def _swap_all(self, swaps: list[Swap]) -> Report:
@@ -309,25 +281,6 @@ class Deployer:
         for task in self._repairs:
             task.cancel()
         await asyncio.gather(*self._repairs, return_exceptions=True)
-
-
-class _PullLog:
-    """Pull progress at debug level: a line whenever a layer enters another state."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, str] = {}
-
-    def __call__(self, step: Json) -> None:
-        layer, status = str(step.get("id", "")), str(step.get("status", ""))
-        if self._seen.get(layer) != status:
-            self._seen[layer] = status
-            log.debug("pulling", layer=layer, status=status, **(step.get("progressDetail") or {}))
-
-
-def _enough_pulls(state: RetryCallState) -> bool:
-    error = state.outcome.exception() if state.outcome else None
-    fault = error.fault if isinstance(error, PullFailed) else PullFault.TRANSIENT
-    return state.attempt_number >= PULL_TRIES.get(fault, 1)
 
 
 def _note_retry(state: RetryCallState) -> None:

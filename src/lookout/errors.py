@@ -61,6 +61,11 @@ class PullFault(StrEnum):
     PLATFORM = "platform"
     TRANSIENT = "transient"
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same pull may work later, without another message."""
+        return self in (PullFault.TRANSIENT, PullFault.CREDENTIALS)
+
 
 @dataclass
 class PullFailed(LookoutError):

@@ -9,6 +9,7 @@ Json = dict[str, Any]
 
 DEFAULT_DOMAIN = "docker.io"
 LIBRARY = "library/"
+LONGEST_DEPLOY_TIME = 28800  # seconds: well inside the twelve hours that SQS lets us hold a message
 
 # Grammar of references: github.com/distribution/reference, the package that Docker itself uses.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"

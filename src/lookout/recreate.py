@@ -190,7 +190,8 @@ def _archives(container: Json, changes: Sequence[Json]) -> tuple[str, ...]:
 
 
 def _mounted(container: Json) -> set[str]:
-    return {mount["Destination"] for mount in container.get("Mounts") or []}
+    mounted = {mount["Destination"] for mount in container.get("Mounts") or []}
+    return mounted | set(container["HostConfig"].get("Tmpfs") or {})
 
 
 def _added(changes: Sequence[Json]) -> list[str]:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lookout.errors import InvalidBody
-from lookout.model import DeployRequest, ImageName, ImageRef, Json, is_digest, is_tag
+from lookout.model import LONGEST_DEPLOY_TIME, DeployRequest, ImageName, ImageRef, Json, is_digest, is_tag
 
-LONGEST_DEPLOY_TIME = 28800  # seconds: eight hours, well inside the twelve that SQS lets us hold a message
 _KEYS = {key.lower(): key for key in ("ImageName", "ImageTag", "ImageDigest", "DeployTimeSeconds", "HostId")}
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _HOST_ID = re.compile(r"[^\x00-\x1f\x7f]{1,255}")

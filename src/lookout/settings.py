@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails, PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lookout.errors import WrongSettings
-from lookout.request import LONGEST_DEPLOY_TIME
+from lookout.model import LONGEST_DEPLOY_TIME
 
 ENV_FILE = Path(".env")
 SECRETS_DIR = Path("/run/secrets")

@@ -33,12 +33,15 @@ DEADLINE = 5.0  # seconds for any call but receive: less than a renewal has left
 
 _DENIED = ("AccessDenied", "AccessDeniedException", "403", "KmsAccessDenied")
 _GONE = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidReceiptHandle")
+# What SQS says instead of those codes, as InvalidParameterValue, of handles that were good once.
+_GONE_TEXT = "for parameter ReceiptHandle is invalid"
 _UNUSABLE = (
     "QueueDoesNotExist",
     "NonExistentQueue",
     "InvalidClientTokenId",
     "UnrecognizedClientException",
     "SignatureDoesNotMatch",
+    "InvalidSignatureException",
     "InvalidAccessKeyId",
     "ExpiredToken",
     "ExpiredTokenException",
@@ -46,7 +49,9 @@ _UNUSABLE = (
     "InvalidAddress",
     "InvalidSecurity",
     "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
     "IncompleteSignature",
+    "IncompleteSignatureException",
     *_DENIED,
 )
 _NO_CREDENTIALS = (
@@ -123,12 +128,12 @@ class Queue:
     async def change_visibility(self, changes: Sequence[tuple[Message, int]]) -> dict[str, QueueError]:
         """Hide each message for so many seconds from now on; the failures, by message id.
 
-        A single change goes out as ChangeMessageVisibility, several as batches of ten.
+        A single change goes out as ChangeMessageVisibility, several as batches of ten, side by side:
+        one that is not answered must not use up the time that the others have left.
         """
-        failures: dict[str, QueueError] = {}
-        for start in range(0, len(changes), BATCH):
-            failures |= await self._change_batch(changes[start : start + BATCH])
-        return failures
+        batches = [changes[start : start + BATCH] for start in range(0, len(changes), BATCH)]
+        failures = await asyncio.gather(*map(self._change_batch, batches))
+        return {message_id: error for failed in failures for message_id, error in failed.items()}
 
     async def _change_batch(self, changes: Sequence[tuple[Message, int]]) -> dict[str, QueueError]:
         if len(changes) > 1:
@@ -182,7 +187,7 @@ class Queue:
             raise _error(str(error.get("Code", "")), str(error.get("Message", ""))) from exc
         except _NO_CREDENTIALS as exc:
             raise QueueUnusable(f"AWS credentials: {exc}") from exc
-        except Exception as exc:  # noqa: BLE001  whatever the SDK lets through must not end the loop
+        except Exception as exc:
             raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
 
 
@@ -191,7 +196,8 @@ def _region(settings: Settings) -> str | None:
     if settings.region:
         return settings.region
     configured = get_session().get_config_variable("region")
-    local = settings.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_SQS")
+    own = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"))
+    local = settings.endpoint_url or own
     return configured or ("us-east-1" if local else None)
 
 
@@ -210,7 +216,7 @@ def _error(code: str, message: str) -> QueueError:
     """SQS's error codes, which come with or without a prefix, as Lookout's errors."""
     name = code.rpartition(".")[2].rpartition("#")[2]
     text = f"{name}: {message}"
-    if _is(name, _GONE) or "has expired" in message:
+    if _is(name, _GONE) or _GONE_TEXT in message:
         return HandleGone(text)
     if _is(name, _DENIED):
         return QueueDenied(text)

@@ -2,16 +2,21 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
+from lookout.sqs import Queue
 from testbed.debian import BASE_SUITE, Unavailable
 from testbed.engine import PrivateEngine
 from testbed.images import make_image, push
 from testbed.registry import Registry
+from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
+from tests.integration.queues import connected
 
 SUITE = os.environ.get("LOOKOUT_TEST_SUITE", BASE_SUITE)
 # Else an engine goes on trying for more than a minute to finish a pull that was cut.
@@ -64,6 +69,34 @@ def sqs() -> Iterator[LocalSqs]:
 def queue_url(sqs: LocalSqs) -> str:
     """A queue of its own for each test, on which messages come back soon."""
     return sqs.create_queue(f"test-{secrets.token_hex(4)}", VisibilityTimeout=2)
+
+
+@pytest.fixture
+async def queue(sqs: LocalSqs, queue_url: str) -> AsyncIterator[Queue]:
+    """That queue, as Lookout drives it."""
+    async with connected(queue_url, sqs.environment()) as queue:
+        yield queue
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedSqs]:
+    """A queue server that fails as it is told."""
+    async with ScriptedSqs() as server:
+        yield server
+
+
+@pytest.fixture
+async def scripted_queue(scripted: ScriptedSqs) -> AsyncIterator[Queue]:
+    """Its queue, as Lookout drives it."""
+    async with connected(scripted.queue_url) as queue:
+        yield queue
+
+
+@pytest.fixture
+def logs() -> Iterator[list[EventDict]]:
+    """What is logged during the test."""
+    with capture_logs() as events:
+        yield events
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from lookout.deployer import Deployer
 from lookout.engine import Credentials, Engine
 from lookout.errors import Interrupted
 from lookout.model import DeployRequest, ImageName, ImageRef, Json, Outcome, Report
+from lookout.puller import Puller
 from tests.integration.conftest import AppImage, MakeContainer
 
 pytestmark = pytest.mark.engine
@@ -37,17 +38,16 @@ async def make_deployer(
     made: list[Deployer] = []
     async with Engine.connect() as connection:
 
-        def make(**changes: Any) -> Deployer:
+        def make(credentials: Credentials | None = None, **changes: Any) -> Deployer:
             defaults: dict[str, Any] = {
                 "deploy_time": 5,
                 "monitor": 0.5,
-                "credentials": None,
                 "own_id": None,
                 "stopping": asyncio.Event(),
-                "longest_pull_wait": 0.2,
                 "repair_every": 0.5,
             }
-            made.append(Deployer(connection, **(defaults | changes)))
+            puller = Puller(connection, credentials, longest_wait=0.2)
+            made.append(Deployer(connection, puller, **(defaults | changes)))
             return made[-1]
 
         yield make
