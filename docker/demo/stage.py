@@ -17,6 +17,7 @@ from testbed.images import push
 
 LABEL = "lookout.demo"
 PATIENCE_SECONDS = 20
+BROKEN = 'CMD ["sh", "-c", "echo no database is configured; exit 1"]'
 
 
 class Stage:
@@ -38,7 +39,7 @@ class Stage:
 
     def publish(self, application: str, tag: str, *, broken: bool = False) -> None:
         """Push a version as CI would, and leave no copy on the engine."""
-        changes = [f"LABEL {self._label}", *(['CMD ["false"]'] if broken else [])]
+        changes = [f"LABEL {self._label}", *([BROKEN] if broken else [])]
         self._parts.make_application(self.image(application, tag), *changes)
         push(self.engine, self.image(application, tag))
         self.engine.docker("rmi", self.image(application, tag))

@@ -44,7 +44,9 @@ class Sandbox:
     def up(self) -> None:
         """Make the namespaces; first removes what sandboxes left whose makers were killed."""
         if not sys.platform.startswith("linux") or os.geteuid() != 0:
-            raise Unavailable("a sandbox needs Linux and root; run as root there, or start Docker for the demo")
+            raise Unavailable(
+                "a sandbox needs Linux and root; run as root there, or start Docker for the demo"
+            )
         for name in _abandoned():
             _remove(name)
         self.directory.mkdir(mode=0o700)

@@ -20,7 +20,7 @@ CAP = 43200  # seconds since its receipt that a message may stay hidden
 TICK = 0.01
 
 
-class Refused(Exception):  # noqa: N818  an answer rather than an error
+class Refused(Exception):
     """An error answer."""
 
     def __init__(self, code: str, message: str = "", status: int = 400) -> None:
@@ -30,7 +30,7 @@ class Refused(Exception):  # noqa: N818  an answer rather than an error
         self.status = status
 
 
-class _Lost(Exception):  # noqa: N818
+class _Lost(Exception):
     """The answer never arrives: the connection is cut."""
 
 
@@ -164,7 +164,9 @@ class ScriptedSqs:
 
     async def _wait_for_message(self, parameters: Json) -> None:
         deadline = time.monotonic() + parameters["WaitTimeSeconds"]
-        while not self._scripts["ReceiveMessage"] and not self._visible() and time.monotonic() < deadline:
+        while not self._scripts["ReceiveMessage"] and not self._visible():
+            if time.monotonic() >= deadline:
+                return
             await asyncio.sleep(TICK)
 
     def _visible(self) -> list[_Stored]:
@@ -287,4 +289,3 @@ async def _as_asked(_: Json, act: Act) -> Json:
 
 def _failed(entry: Json, code: str, message: str) -> Json:
     return {"Id": entry["Id"], "Code": code, "Message": message, "SenderFault": True}
-

@@ -21,7 +21,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Dispatcher:
-    """Hands each delivery to the worker of its image; a worker with nothing to do ends.
+    """Starts a worker for each delivery, one at a time for each image.
 
     Per image one deploy runs and at most one message waits: of two that would wait, the older one
     (by SentTimestamp) ends as superseded.
@@ -70,7 +70,19 @@ class Dispatcher:
         if name in self._workers:
             self._offer(delivery)
         else:
-            self._workers[name] = asyncio.create_task(self._work(delivery), name=f"worker {name}")
+            self._start(delivery)
+
+    def _start(self, delivery: Delivery) -> None:
+        name = delivery.request.image.name
+        worker = asyncio.create_task(self._work(delivery), name=f"worker {name}")
+        self._workers[name] = worker
+        worker.add_done_callback(lambda _: self._ended(name))
+
+    def _ended(self, name: ImageName) -> None:
+        """Start what waits, however the worker before it ended."""
+        del self._workers[name]
+        if delivery := self._waiting.pop(name, None):
+            self._start(delivery)
 
     def _offer(self, delivery: Delivery) -> None:
         """Let the delivery wait for its worker; the older of two that wait is superseded."""
@@ -91,19 +103,11 @@ class Dispatcher:
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
 
-    async def _work(self, first: Delivery) -> None:
-        name = first.request.image.name
-        delivery: Delivery | None = first
-        try:
-            while delivery is not None:
-                if delivery.message.sent_timestamp < self._deployed.get(name, 0):
-                    self._supersede(delivery, "a message that was sent later is deployed")
-                else:
-                    await self._deploy_one(delivery)
-                delivery = self._waiting.pop(name, None)
-        finally:
-            # No await since the last look at what waits: the next delivery starts a new worker.
-            del self._workers[name]
+    async def _work(self, delivery: Delivery) -> None:
+        if delivery.message.sent_timestamp < self._deployed.get(delivery.request.image.name, 0):
+            self._supersede(delivery, "a message that was sent later is deployed")
+        else:
+            await self._deploy_one(delivery)
 
     async def _deploy_one(self, delivery: Delivery) -> None:
         message, image = delivery.message, delivery.request.image

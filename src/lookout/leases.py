@@ -1,6 +1,7 @@
 """Keeps every message that Lookout holds hidden on the queue until it is settled."""
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ MARGIN = 30.0  # seconds on top of one and a half deploy times
 RENEW_BEFORE = 10.0  # seconds: a lease is renewed when this, or half of it, is left
 RETRY_RENEWAL = 1.0  # seconds until a renewal that failed is tried again
 CAP_MARGIN = 5.0  # seconds kept from the twelve hours: the call itself takes time too
+DELETE_TRIES = 4
+RELEASE_TRIES = 2  # a connection that the other side has closed shows only when it is used
+RETRY_PAUSE = 5.0  # seconds between two tries at most
 
 PERMISSION = (
     '{"Effect": "Allow", "Action": "sqs:ChangeMessageVisibility", "Resource": "<the ARN of the queue>"}'
@@ -46,12 +50,22 @@ class Lease:
 class Leases:
     """The messages in flight: received and not settled. One loop renews them all."""
 
-    def __init__(self, queue: Queue, *, slots: int, floor: float = FLOOR, margin: float = MARGIN) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        slots: int,
+        floor: float = FLOOR,
+        margin: float = MARGIN,
+        retry_pause: float = RETRY_PAUSE,
+    ) -> None:
         self._queue = queue
         self._slots = slots
         self._floor = floor
         self._margin = margin
+        self._retry_pause = retry_pause
         self._leases: dict[str, Lease] = {}
+        self._renewing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._freed = asyncio.Event()
         self._longest = self.length(0)
@@ -113,8 +127,8 @@ class Leases:
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(QueueError),
-                stop=stop_after_attempt(4),
-                wait=wait_random_exponential(max=5),
+                stop=stop_after_attempt(DELETE_TRIES),
+                wait=wait_random_exponential(max=self._retry_pause),
                 reraise=True,
             ):
                 with attempt:
@@ -142,7 +156,7 @@ class Leases:
                 left = lease.received + LONGEST_VISIBILITY - CAP_MARGIN - time.monotonic()
                 changes.append((lease.message, _whole(min(after, left))))
         try:
-            failures = await self._queue.change_visibility(changes) if changes else {}
+            failures = await self._release(changes) if changes else {}
         finally:
             for message in messages:
                 self._drop(message)
@@ -154,6 +168,19 @@ class Leases:
                 error=str(error),
             )
 
+    async def _release(
+        self, changes: list[tuple[Message, int]], tries: int = RELEASE_TRIES
+    ) -> dict[str, QueueError]:
+        async with self._renewing:
+            pass  # a renewal that is under way and arrives after the release would undo it
+        failures = await self._queue.change_visibility(changes)
+        again = [(message, seconds) for message, seconds in changes if _may_pass(failures.get(message.id))]
+        if not again or tries == 1:
+            return failures
+        await asyncio.sleep(random.uniform(0, min(1, self._retry_pause)))  # noqa: S311
+        final = {message_id: error for message_id, error in failures.items() if not _may_pass(error)}
+        return final | await self._release(again, tries - 1)
+
     async def run(self) -> None:
         """Renew leases until cancelled."""
         while True:
@@ -164,7 +191,8 @@ class Leases:
                     await self._wake.wait()
             except TimeoutError:
                 pass
-            await self._renew()
+            async with self._renewing:
+                await self._renew()
 
     def _next_renewal(self) -> float:
         active = (lease.renew_at for lease in self._active())
@@ -186,8 +214,10 @@ class Leases:
         failures = await self._queue.change_visibility(changes)
         for message, seconds in changes:
             lease = self._leases.get(message.id)
+            if not lease or lease.settling:
+                continue
             # A newer receipt has come in while the call was under way: its own renewal is due.
-            if not lease or lease.message.receipt_handle != handles[message.id]:
+            if lease.message.receipt_handle != handles[message.id]:
                 continue
             if error := failures.get(message.id):
                 self._renewal_failed(lease, error)
@@ -197,7 +227,7 @@ class Leases:
     def _affordable(self, lease: Lease, now: float) -> int:
         """What may be asked for: SQS refuses to hide a message beyond twelve hours after its receipt."""
         cap = lease.received + LONGEST_VISIBILITY - CAP_MARGIN
-        if cap - now < lease.length and lease.deadline >= cap - 1:
+        if now >= cap or (cap - now < lease.length and lease.deadline >= cap - 1):
             lease.lost = True
             log.warning(
                 "message held for twelve hours, the longest that SQS allows; the deploy goes on, "
@@ -251,6 +281,11 @@ class Leases:
     def _drop(self, message: Message) -> None:
         self._leases.pop(message.id, None)
         self._freed.set()
+
+
+def _may_pass(error: QueueError | None) -> bool:
+    """Whether another try makes sense: the children of QueueError say that it does not."""
+    return type(error) is QueueError
 
 
 def _whole(seconds: float) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Awaitable
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -60,8 +61,10 @@ class Receiver:
             now = time.monotonic()
             # All first: their visibility clocks run while the others are read.
             fresh = [message for message in received if self._hold(message, now)]
-            for message in fresh:
-                await self._admit(message)
+            if self._stopping.is_set():
+                await self._leases.release_all(fresh)
+            else:
+                await asyncio.gather(*filter(None, map(self._admit, fresh)))
 
     async def _poll(self) -> list[Message]:
         received: list[Message] = []
@@ -93,28 +96,27 @@ class Receiver:
             log.info("message delivered again while in hand", message_id=message.id)
         return fresh
 
-    async def _admit(self, message: Message) -> None:
-        if self._stopping.is_set():
-            await self._leases.release(message)
-        elif self._settler.is_settled(message):
-            await self._settler.delete_again(message)
-        else:
-            await self._read(message)
+    def _admit(self, message: Message) -> Awaitable[None] | None:
+        """Put the message into the inbox, or return what ends it.
 
-    async def _read(self, message: Message) -> None:
+        Nothing is awaited here: what asks for nothing must not delay what asks for a deploy, and the
+        first renewal of each lease must know its length.
+        """
+        if self._settler.is_settled(message):
+            return self._settler.delete_again(message)
         log.debug("received", message_id=message.id, body=message.body[:2000])
         try:
             request = parse(message.body)
         except InvalidBody as exc:
-            return await self._settler.settle(message, Report(Outcome.INVALID, str(exc)))
+            return self._settler.settle(message, Report(Outcome.INVALID, str(exc)))
         if isinstance(request, Nothing):
-            return await self._settler.settle(message, Report(Outcome.IGNORED, request.reason))
+            return self._settler.settle(message, Report(Outcome.IGNORED, request.reason))
         if request.host_id and request.host_id != self._host_id:
             reason = f"for HostId {request.host_id}, this is {self._host_id or 'a Lookout without one'}"
             report = Report(Outcome.NOT_HERE, reason, retry_after=random.uniform(*OTHER_HOST))  # noqa: S311
-            return await self._settler.settle(message, report, image=str(request.image))
+            return self._settler.settle(message, report, image=str(request.image))
         self._leases.resize(message, request.deploy_time or self._deploy_time)
-        await self._inbox.put(Delivery(message, request))
+        self._inbox.put_nowait(Delivery(message, request))
         return None
 
     async def _pause(self, seconds: float) -> None:

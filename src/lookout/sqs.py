@@ -35,6 +35,7 @@ _DENIED = ("AccessDenied", "AccessDeniedException", "403", "KmsAccessDenied")
 _GONE = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidReceiptHandle")
 # What SQS says instead of those codes, as InvalidParameterValue, of handles that were good once.
 _GONE_TEXT = "for parameter ReceiptHandle is invalid"
+_LONGEST_TEXT = 500  # an answer that is not SQS's own may be a whole page
 _UNUSABLE = (
     "QueueDoesNotExist",
     "NonExistentQueue",
@@ -215,7 +216,7 @@ def _message(raw: Any) -> Message:
 def _error(code: str, message: str) -> QueueError:
     """SQS's error codes, which come with or without a prefix, as Lookout's errors."""
     name = code.rpartition(".")[2].rpartition("#")[2]
-    text = f"{name}: {message}"
+    text = " ".join(f"{name}: {message}".split())[:_LONGEST_TEXT]
     if _is(name, _GONE) or _GONE_TEXT in message:
         return HandleGone(text)
     if _is(name, _DENIED):

@@ -348,5 +348,15 @@ def _volumes(container: Json) -> set[tuple[str, str]]:
 
 
 def _networks(container: Json, names: Mapping[str, str]) -> set[str]:
-    """By name: one that was asked for by its id is listed by that id until the container starts."""
-    return {names.get(key, key) for key in container["NetworkSettings"].get("Networks") or ()}
+    """By name: one that was asked for by its id, or the beginning of it, is listed by that as well."""
+    listed = container["NetworkSettings"].get("Networks") or {}
+    return {
+        names.get((endpoint or {}).get("NetworkID") or "", _name(key, names))
+        for key, endpoint in listed.items()
+    }
+
+
+def _name(key: str, names: Mapping[str, str]) -> str:
+    if key in names.values():
+        return key
+    return next((name for network, name in names.items() if network.startswith(key)), key)
