@@ -3,10 +3,17 @@
 import os
 
 import pytest
+from testbed.debian import BASE_SUITE
 
 from lookout.settings import Settings
 
+SUITE = os.environ.get("LOOKOUT_TEST_SUITE", BASE_SUITE)
+
 OWN = {name.replace("_", "") for name in Settings.model_fields}
+
+
+def pytest_report_header() -> str:
+    return f"engine: of Debian {SUITE} (LOOKOUT_TEST_SUITE)"
 
 
 @pytest.fixture(autouse=True)

@@ -42,10 +42,10 @@ class Call:
     parameters: Json
 
     @property
-    def timeouts(self) -> list[int]:
-        """The visibility timeouts that it asked for."""
+    def timeouts(self) -> dict[str, int]:
+        """The visibility timeouts that it asked for, by message id."""
         entries = self.parameters.get("Entries", [self.parameters])
-        return [entry["VisibilityTimeout"] for entry in entries]
+        return {entry["ReceiptHandle"].partition("#")[0]: entry["VisibilityTimeout"] for entry in entries}
 
 
 @dataclass
@@ -123,25 +123,25 @@ class ScriptedSqs:
         """Seconds until the message is visible; zero or less where it is."""
         return self._messages[message_id].visible_at - time.monotonic()
 
+    def lose(self, message_id: str) -> None:
+        """Forget a message, as if another consumer had deleted it."""
+        del self._messages[message_id]
+
     def has(self, message_id: str) -> bool:
         return message_id in self._messages
 
     def called(self, *actions: str) -> list[Call]:
         return [call for call in self.calls if call.action in actions]
 
-    @property
-    def changes(self) -> list[int]:
-        """Every visibility timeout that was asked for after a receipt, in order."""
-        return [
-            seconds
-            for call in self.called("ChangeMessageVisibility", "ChangeMessageVisibilityBatch")
-            for seconds in call.timeouts
-        ]
+    def changes(self, message_id: str) -> list[int]:
+        """Every visibility timeout that was asked for after a receipt of this message, in order."""
+        calls = self.called("ChangeMessageVisibility", "ChangeMessageVisibilityBatch")
+        return [call.timeouts[message_id] for call in calls if message_id in call.timeouts]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         action = request.headers["X-Amz-Target"].rpartition(".")[2]
         parameters = await request.json()
-        self.calls.append(Call(action, parameters))
+        self.calls.append(Call(action, dict(parameters)))
         try:
             if parameters["QueueUrl"] != self.queue_url:
                 raise Refused("QueueDoesNotExist", "The specified queue does not exist.")
@@ -244,24 +244,35 @@ def refuse(code: str, message: str = "", status: int = 400) -> Step:
     return step
 
 
-def fail_entries(code: str, message: str = "") -> Step:
-    """Answer a batch well, and say in the answer that every entry failed."""
+def fail_entries(code: str, message: str = "", count: int = 10) -> Step:
+    """Answer a batch well, and say in the answer that its first entries failed."""
 
-    async def step(parameters: Json, _: Act) -> Json:
-        return {
-            "Successful": [],
-            "Failed": [_failed(entry, code, message) for entry in parameters["Entries"]],
-        }
+    async def step(parameters: Json, act: Act) -> Json:
+        failed = [_failed(entry, code, message) for entry in parameters["Entries"][:count]]
+        parameters["Entries"] = parameters["Entries"][count:]
+        answer = act()
+        return answer | {"Failed": [*answer["Failed"], *failed]}
 
     return step
 
 
-def after(event: asyncio.Event) -> Step:
-    """Carry the call out only once the event is set."""
+def after(event: asyncio.Event, then: Step | None = None) -> Step:
+    """Go on, as asked or by another step, only once the event is set."""
+
+    async def step(parameters: Json, act: Act) -> Json:
+        await event.wait()
+        return await (then or _as_asked)(parameters, act)
+
+    return step
+
+
+def answer_after(event: asyncio.Event) -> Step:
+    """Carry the call out at once, and answer only once the event is set."""
 
     async def step(_: Json, act: Act) -> Json:
+        answer = act()
         await event.wait()
-        return act()
+        return answer
 
     return step
 

@@ -10,24 +10,21 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from lookout.sqs import Queue
-from testbed.debian import BASE_SUITE, Unavailable
+from testbed.debian import Unavailable
 from testbed.engine import PrivateEngine
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
+
+from tests.conftest import SUITE
 from tests.integration.queues import connected
 
-SUITE = os.environ.get("LOOKOUT_TEST_SUITE", BASE_SUITE)
 # Else an engine goes on trying for more than a minute to finish a pull that was cut.
 FLAGS = ("--max-download-attempts=1",)
 
 MakeContainer = Callable[..., str]
 AppImage = Callable[..., str]
-
-
-def pytest_report_header() -> str:
-    return f"engine: Debian {SUITE} (LOOKOUT_TEST_SUITE)"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,71 @@
+"""The README says what the code does."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic.alias_generators import to_pascal
+from pydantic_core import PydanticUndefined
+
+from lookout.model import Outcome
+from lookout.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """The table below a heading: the cells of each row, by the name in its first cell."""
+    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return {cells[0].strip("`"): cells[1:] for line in lines if (cells := _cells(line))}
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_a_row_with_its_default(name: str) -> None:
+    default = Settings.model_fields[name].default
+    written = rows("Settings")[to_pascal(name)][0].strip("`")
+    assert written == {PydanticUndefined: "required", None: ""}.get(default, str(default))
+
+
+def test_no_row_is_about_a_setting_that_is_none() -> None:
+    assert set(rows("Settings")) == {to_pascal(name) for name in Settings.model_fields}
+
+
+def test_every_outcome_has_a_row() -> None:
+    assert set(rows("What happens to a message")) == set(Outcome)
+
+
+def test_every_file_is_in_the_list_of_files() -> None:
+    listed = {name for first in rows("Develop") for name in re.findall(r"\w+\.py", first)}
+    files = {path.name for path in (ROOT / "src" / "lookout").glob("*.py")}
+    shown_nowhere = {"__init__.py", "__main__.py", "errors.py", "model.py", "unbroken.py"}
+    assert listed == files - shown_nowhere
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"make ([a-z]+)", README))
+    assert named
+    assert named <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+
+
+def test_the_two_libraries_at_the_borders_are_imported_in_one_file_each() -> None:
+    for library, only in (("aiodocker", "engine.py"), ("aiobotocore", "sqs.py")):
+        importing = [
+            path.name
+            for path in (ROOT / "src" / "lookout").glob("*.py")
+            if re.search(rf"^\s*(import|from) {library}\b", path.read_text(), re.MULTILINE)
+        ]
+        assert importing == [only]
+
+
+def test_the_changelog_has_a_section_for_what_is_not_released() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert "## Unreleased" in changelog or f"## {version}" in changelog
