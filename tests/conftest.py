@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from testbed.debian import BASE_SUITE
 
 from lookout.settings import Settings
+from testbed.debian import BASE_SUITE
 
 SUITE = os.environ.get("LOOKOUT_TEST_SUITE", BASE_SUITE)
 

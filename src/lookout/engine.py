@@ -6,6 +6,7 @@ Reference: Docker Engine API v1.41 to v1.51.
 import base64
 import json
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -402,28 +403,21 @@ def _auth(image: ImageRef, credentials: Credentials) -> str:
     return base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()
 
 
-_FAULTS = (
-    (
-        PullFault.CREDENTIALS,
-        (
-            "unauthorized",
-            "no basic auth credentials",
-            "authentication required",
-            "denied",
-            "forbidden",
-            "incorrect username or password",
-            "authorization failed",
-        ),
+# Engines tell the cause of a failed pull in words alone, with one status for most of them.
+_FAULTS = {
+    PullFault.CREDENTIALS: re.compile(
+        r"unauthorized|no basic auth credentials|authentication required|authorization failed|forbidden"
+        r"|incorrect username or password|(?<!permission )denied"
     ),
-    (PullFault.PLATFORM, ("no matching manifest", "does not match the specified platform")),
-    (PullFault.NOT_FOUND, ("manifest unknown", "not found", "manifest for", "name unknown")),
-)
+    PullFault.PLATFORM: re.compile(r"no matching manifest|does not match the specified platform"),
+    PullFault.NOT_FOUND: re.compile(r"manifest unknown|name unknown|not found"),
+}
 
 
 def _pull_failed(image: ImageRef, message: str, credentials: Credentials | None) -> PullFailed:
-    """Engines tell the cause of a failed pull in words alone, with one status for most of them."""
-    text = message.lower()
-    fault = next((f for f, words in _FAULTS if any(w in text for w in words)), PullFault.TRANSIENT)
+    # A repository may well be named "denied".
+    text = message.lower().replace(f"/{image.name.path}".lower(), "").replace(f":{image.tag}".lower(), "")
+    fault = next((f for f, words in _FAULTS.items() if words.search(text)), PullFault.TRANSIENT)
     return PullFailed(str(image), fault, " ".join(message.split())[:500], _hint(image, fault, credentials))
 
 

@@ -16,7 +16,6 @@ from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
-
 from tests.conftest import SUITE
 from tests.integration.queues import connected
 

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from testbed.engine import DockerFailed, PrivateEngine
-from testbed.images import make_image, push
-from testbed.registry import Registry
 
 from lookout.deployer import Deployer
 from lookout.engine import Credentials, Engine
 from lookout.errors import Interrupted
 from lookout.model import DeployRequest, ImageName, ImageRef, Json, Outcome, Report
 from lookout.puller import Puller
+from testbed.engine import DockerFailed, PrivateEngine
+from testbed.images import make_image, push
+from testbed.registry import Registry
 from tests.integration.conftest import AppImage, MakeContainer
 
 pytestmark = pytest.mark.engine

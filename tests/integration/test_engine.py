@@ -15,13 +15,13 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from testbed.engine import PrivateEngine
-from testbed.faultproxy import FaultProxy
 
 from lookout.engine import Engine
 from lookout.errors import EngineUnavailable, NotFound, PullFailed, PullFault, WrongSettings
 from lookout.model import ImageName, ImageRef, Json
 from lookout.targets import own_id
+from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, MakeContainer
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from lookout.model import Json
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.sqs import LocalSqs
 from testbed.throttle import Throttle
-
-from lookout.model import Json
 from tests.integration.conftest import AppImage, MakeContainer
 from tests.integration.running import RunningLookout
 
@@ -251,7 +251,7 @@ def test_whatever_is_sent_the_next_good_message_deploys(
     name = app_image("2").rpartition(":")[0]
     lookout = start(LogLevel="info")
     ids = {sqs.send(queue_url, body) for body in GARBAGE.values()}
-    odd = '{"imagename": "%s", "IMAGETAG": "2", "Colour": "blue"}' % name
+    odd = json.dumps({"imagename": name, "IMAGETAG": "2", "Colour": "blue"})
     deployed = lookout.wait_for("deployed", message_id=sqs.send(queue_url, odd))
     assert deployed["image"] == f"{name}:2"
     lookout.wait_for("invalid", count=len(ids))
@@ -315,7 +315,7 @@ def test_what_the_open_poll_brings_after_sigterm_is_visible_to_others_at_once(
     lookout = start()
     lookout.wait_for("polling")
     time.sleep(1)  # the poll is open now
-    lookout._process.terminate()  # noqa: SLF001
+    lookout._process.terminate()
     lookout.wait_for("stopping")
     message = send("127.0.0.1:5000/nobody/api:1")
     assert lookout.exit_code(GRACE + A_LITTLE) == 0
