@@ -1,8 +1,8 @@
 """Data outlives its container: every mount of the old one is mounted again by name.
 
-Inspect tells three stories: what was asked for (Binds, Mounts, VolumesFrom of HostConfig; Volumes of
-Config) and what came of it (Mounts, at the top). A volume that was asked for without a name has its
-name in the last one only, so a copy of the request alone would get a new, empty volume in its place.
+Inspect shows what was asked for (Binds, Mounts and VolumesFrom of HostConfig, Volumes of Config) and
+what came of it (Mounts, at the top). A volume that was asked for without a name has one in the latter
+only, so a copy of the request alone would get a new, empty volume in its place.
 """
 
 import posixpath
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lookout.errors import CopyRefused
 from lookout.model import Json
 from lookout.surroundings import Surroundings
 
@@ -60,7 +61,7 @@ def _path(destination: str) -> str:
 
 def _with_name(bind: str, mounted: dict[str, Json]) -> str:
     """A bind that is a path alone made an anonymous volume; ask for that very volume."""
-    mount = mounted.get(_path(bind)) if ":" not in bind else None
+    mount = mounted.get(_path(bind))
     return _bind(mount) if mount else bind
 
 
@@ -79,10 +80,10 @@ def _bind(mount: Json) -> str:
     `nocopy`, because create alone already writes: into a volume that is empty it copies the files of
     the new image, and changes its owner, while the old container is running on it.
     """
-    options = [] if mount.get("RW", True) else ["ro"]
+    options = [] if mount["RW"] else ["ro"]
     if mount["Type"] == "volume":
         return _joined(_volume_name(mount), mount["Destination"], [*options, "nocopy"])
-    if mount.get("Propagation") not in {None, "", _DEFAULT_PROPAGATION}:
+    if mount["Propagation"] not in ("", _DEFAULT_PROPAGATION):
         options.append(mount["Propagation"])
     return _joined(mount["Source"], mount["Destination"], options)
 
@@ -95,8 +96,9 @@ def _volume_name(mount: Json) -> str:
     """Engine 28 leaves the name out where the bind was a path alone; its folder still tells it."""
     if name := mount.get("Name"):
         return str(name)
-    folder = _VOLUME_FOLDER.search(mount["Source"])
-    return folder[1] if folder else str(mount["Source"])
+    if folder := _VOLUME_FOLDER.search(mount["Source"]):
+        return folder[1]
+    raise CopyRefused(f"the engine does not tell the name of its volume at {mount['Destination']}")
 
 
 def _carried(container: Json, around: Surroundings) -> dict[str, Json]:
@@ -113,7 +115,7 @@ def _carried(container: Json, around: Surroundings) -> dict[str, Json]:
         *(_path(tmpfs) for tmpfs in host.get("Tmpfs") or {}),
     }
     declared = set(_paths(container["Config"].get("Volumes")))
-    sources = host.get("VolumesFrom") or []
+    sources = host.get("VolumesFrom")
     inherited = bool(sources) and all(_resolves(source, around) for source in sources)
     return {
         path: mount

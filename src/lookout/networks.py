@@ -54,7 +54,7 @@ def has_own_networks(mode: str) -> bool:
 
 def _networks(container: Json) -> dict[str, Json]:
     """The networks by name. One that the user gave by a short id is listed a second time by that."""
-    listed = (container.get("NetworkSettings") or {}).get("Networks") or {}
+    listed = container["NetworkSettings"].get("Networks") or {}
     networks = {name: endpoint or {} for name, endpoint in listed.items()}
     named = {_id(endpoint) for name, endpoint in networks.items() if not _means(name, endpoint)}
     return {

@@ -1,8 +1,9 @@
 """What the user said over the image's defaults.
 
-At create the engine merges the request with the defaults of the image, and from then on inspect shows only the
-result. A request made of that result would pin the old image's defaults for ever. So each rule here takes the old
-defaults away again, and what remains is what the user typed; the engine then merges the new image's defaults in.
+At create the engine merges the request with the defaults of the image, and from then on inspect
+shows only the result. A request made of that result would pin the old image's defaults for ever. So
+each rule here takes the old defaults away again, and what remains is what the user typed; the engine
+then merges the new image's defaults in.
 
 A value that is equal to the old default counts as inherited wherever inspect cannot tell.
 """
@@ -15,8 +16,8 @@ from typing import Any
 from lookout.model import Json
 from lookout.names import PREFIX
 
-#: Labels that belong to the container even where its image carries the same: `docker compose build` labels images
-#: with project and service, and without them compose would no longer know its container.
+#: Labels that belong to the container even where its image carries the same: `docker compose build`
+#: labels images with project and service, and without them compose would not know its container.
 OWNED_LABELS = (
     "com.docker.compose.",
     "com.docker.stack.",
@@ -33,7 +34,10 @@ _ABOUT_THE_BUILD = re.compile(r"PATH|(?:\w+_)?VERSION")
 
 
 def overrides(config: Json, defaults: Json, published: Collection[str]) -> Json:
-    """The user's part of a container's Config; `published` are the keys of its PortBindings."""
+    """The user's part of a container's Config; `published` are the keys of its PortBindings.
+
+    A value that has no default in `defaults` is the user's: to pin one, leave its default out.
+    """
     said = {
         "Env": env(config.get("Env") or [], defaults.get("Env") or []),
         "User": _unless_default(config, defaults, "User"),
@@ -51,9 +55,11 @@ def overrides(config: Json, defaults: Json, published: Collection[str]) -> Json:
 def env(entries: list[str], defaults: list[str]) -> list[str]:
     """The user's entries: the ones before the image's.
 
-    The engine writes the user's entries first and then, in the image's order, those of the image whose key the user
-    did not set. So the order tells who said what, even where the user repeats the default. A list, never a dict:
-    `KEY` without `=` removes a variable of the image, and of two entries with one key the last wins.
+    The engine writes the user's entries first and then, in the image's order, those of the image whose
+    key the user did not set. So the order tells who said what, even where the user repeats a default;
+    only a request that repeats the image's first entries, and nothing else before them, cannot be told
+    from none. A list, never a dict: `KEY` without `=` removes a variable of the image, and of two
+    entries with one key the last wins.
     """
     count = _count_said(entries, defaults)
     if count is None:
@@ -62,7 +68,7 @@ def env(entries: list[str], defaults: list[str]) -> list[str]:
 
 
 def _count_said(entries: list[str], defaults: list[str]) -> int | None:
-    """How many entries come from the user; None if something else than the engine has ordered the list."""
+    """How many entries come from the user; None if it was not the engine that ordered the list."""
     for count in range(len(entries) + 1):
         said = {_key(entry) for entry in entries[:count]}
         if entries[count:] == [default for default in defaults if _key(default) not in said]:
@@ -75,7 +81,7 @@ def _key(entry: str) -> str:
 
 
 def command(config: Json, defaults: Json) -> Json:
-    """Entrypoint and Cmd, which the engine merges as a pair: who sets the first loses the image's second."""
+    """Entrypoint and Cmd, merged as a pair: who sets the first loses the image's second."""
     entrypoint, cmd = config.get("Entrypoint"), config.get("Cmd")
     own_cmd = {} if _same(cmd, defaults.get("Cmd")) else _some("Cmd", cmd)
     if _same(entrypoint, defaults.get("Entrypoint")):
@@ -85,7 +91,7 @@ def command(config: Json, defaults: Json) -> Json:
     if entrypoint:
         return {"Entrypoint": entrypoint} | _some("Cmd", cmd)
     if entrypoint == []:
-        # Asked for as [] (compose does): the image's entrypoint is cleared, but its Cmd is still inherited.
+        # Asked for as [] (compose does): the image's entrypoint is cleared, its Cmd is inherited.
         return {"Entrypoint": []} | own_cmd
     # Asked for as [""], which reads back as null, and null in a request would mean the image's.
     return {"Entrypoint": [""]} | _some("Cmd", cmd)
@@ -106,16 +112,14 @@ def _unless_default(config: Json, defaults: Json, key: str) -> str | None:
 
 
 def working_dir(config: Json, defaults: Json) -> str | None:
-    """Compared as a path, because the engine cleans it when it makes the container: /srv/ becomes /srv."""
-    value: str | None = config.get("WorkingDir")
-    default = defaults.get("WorkingDir")
-    if value and default and posixpath.normpath(value) == posixpath.normpath(default):
-        return None
-    return value
+    """Compared as a path, because older engines clean it for the container: /srv/ becomes /srv."""
+    value: str = config.get("WorkingDir") or ""
+    default: str = defaults.get("WorkingDir") or ""
+    return None if posixpath.normpath(value) == posixpath.normpath(default) else value
 
 
 def labels(labels: dict[str, str], defaults: dict[str, str]) -> dict[str, str]:
-    """The user's labels, and those that compose and others keep their own state in, but none of an earlier swap."""
+    """The user's labels and those that compose and others keep state in; none of an earlier swap."""
     return {
         key: value
         for key, value in labels.items()
@@ -128,21 +132,18 @@ def labels(labels: dict[str, str], defaults: dict[str, str]) -> dict[str, str]:
 def exposed_ports(ports: Json, defaults: Json, published: Collection[str]) -> Json:
     """The user's ports, and the image's that the user publishes.
 
-    Engines before 29 publish a port only if it is exposed too, so `-p 8080:8080` must expose 8080 itself once the
-    new image no longer does. Ports that are bound but were not exposed stay as they were: not published there.
+    Engines before 29 publish a port only if it is exposed too, so `-p 8080:8080` must expose 8080
+    itself once the new image does not. A port that was bound but not exposed stays so: unpublished.
     """
     return {port: value for port, value in ports.items() if port not in defaults or port in published}
 
 
 def healthcheck(check: Json, default: Json) -> Json:
-    """The fields that the user set; the engine fills those that are zero from the image, one by one."""
-    if _is_disabled(check) and not _is_disabled(default):
-        return {"Test": ["NONE"]}
+    """The fields that the user set; the engine fills those that are zero from the image, one by one.
+
+    `--no-healthcheck` needs no rule of its own: it is the Test ["NONE"].
+    """
     return {field: value for field, value in check.items() if value and value != default.get(field)}
-
-
-def _is_disabled(check: Json) -> bool:
-    return (check.get("Test") or [])[:1] == ["NONE"]
 
 
 def remarks(config: Json, defaults: Json) -> Iterator[str]:

@@ -79,7 +79,7 @@ def recreate(
         **networks.identity(container, api, around.host_name),
         "Image": reference,
         "Labels": _labels(container, said.get("Labels") or {}, reference, new_image["Id"]),
-        "HostConfig": _host_config(host | {"NetworkMode": attachment.mode}, around) | storage.host,
+        "HostConfig": _host_config(container, attachment.mode, around) | storage.host,
     }
     if storage.volumes:
         body["Volumes"] = storage.volumes
@@ -107,7 +107,7 @@ def _name(container: Json) -> str:
 
 def _labels(container: Json, said: Json, reference: str, image_id: str) -> Json:
     """The user's labels, and those by which this swap can be finished or undone after a crash."""
-    policy = container["HostConfig"].get("RestartPolicy") or {"Name": "no", "MaximumRetryCount": 0}
+    policy = container["HostConfig"].get("RestartPolicy") or {"Name": "no"}
     swap = {
         names.REPLACES: container["Id"],
         names.NAME: _name(container),
@@ -129,33 +129,34 @@ def _compose_image(container: Json, said: Json, reference: str, image_id: str) -
     return {COMPOSE_IMAGE: image_id} if same and COMPOSE_IMAGE in said else {}
 
 
-def _host_config(host: Json, around: Surroundings) -> Json:
+def _host_config(container: Json, network_mode: str, around: Surroundings) -> Json:
     """HostConfig comes from the user alone, so it is sent as it is, but for a few fields."""
+    host = container["HostConfig"] | {"NetworkMode": network_mode}
     kept = {key: value for key, value in host.items() if key != "ContainerIDFile"}
     for field in ("NetworkMode", "PidMode", "IpcMode"):
         if mode := host.get(field):
-            kept[field] = _namespace(mode, around)
+            kept[field] = _namespace(container, mode, around)
     if links := host.get("Links"):
-        kept["Links"] = [_link(link, around) for link in links]
-    if _is_default(host.get("MaskedPaths"), _MASKED, _ALWAYS_MASKED):
+        kept["Links"] = [_link(container, link, around) for link in links]
+    if _is_default(host.get("MaskedPaths") or [], _MASKED, _ALWAYS_MASKED):
         del kept["MaskedPaths"]
-    if _is_default(host.get("ReadonlyPaths"), _READONLY, _ALWAYS_READONLY):
+    if _is_default(host.get("ReadonlyPaths") or [], _READONLY, _ALWAYS_READONLY):
         del kept["ReadonlyPaths"]
     return kept
 
 
-def _namespace(mode: str, around: Surroundings) -> str:
+def _namespace(container: Json, mode: str, around: Surroundings) -> str:
     """The namespace of another container goes by its id, even where the user gave a name."""
     kind, _, target = mode.partition(":")
     if kind != "container":
         return mode
     target = around.successor(target)
     if not around.holds(target):
-        raise CopyRefused(f"it shares a namespace of container {target}, which is gone")
+        raise CopyRefused(f"{_name(container)} shares a namespace of container {target}, which is gone")
     return f"container:{target}"
 
 
-def _link(link: str, around: Surroundings) -> str:
+def _link(container: Json, link: str, around: Surroundings) -> str:
     """`/target:/self/alias`, as inspect shows it, in the form of a request: `target:alias`.
 
     A link follows its target by id: while the target was replaced it has shown its temporary name.
@@ -163,17 +164,17 @@ def _link(link: str, around: Surroundings) -> str:
     target, _, alias = link.partition(":")
     name = names.final_name(target.lstrip("/"))
     if not around.holds(name):
-        raise CopyRefused(f"it is linked to container {name}, which is gone")
+        raise CopyRefused(f"{_name(container)} is linked to container {name}, which is gone")
     return f"{name}:{alias.rpartition('/')[2]}"
 
 
-def _is_default(paths: list[str] | None, known: re.Pattern[str], core: set[str]) -> bool:
+def _is_default(paths: list[str], known: re.Pattern[str], core: set[str]) -> bool:
     """Whether it is what some engine filled in by itself.
 
     That must not be pinned: a later engine hides more. But a list that is empty or absent says that
     the user wants nothing hidden, and stays as it is.
     """
-    return bool(paths) and core.issubset(paths or ()) and all(map(known.fullmatch, paths or ()))
+    return core.issubset(paths) and all(map(known.fullmatch, paths))
 
 
 def _archives(container: Json, changes: Sequence[Json]) -> tuple[str, ...]:
@@ -219,6 +220,6 @@ def _port_remarks(host: Json) -> Iterator[str]:
     if host.get("PublishAllPorts"):
         yield "all exposed ports are published on host ports that the engine chooses anew"
     for port, bindings in (host.get("PortBindings") or {}).items():
-        asked = {(binding or {}).get("HostPort") or "0" for binding in bindings or []}
+        asked = {binding.get("HostPort") or "0" for binding in bindings or []}
         if any(host_port == "0" or "-" in host_port for host_port in asked):
             yield f"port {port} is published on a host port that the engine chooses anew"

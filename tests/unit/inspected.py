@@ -5,6 +5,7 @@ option, `web` one with many, on two networks.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def copied(
     old: Json,
     *,
     engine: str = "28.5",
+    api: tuple[int, int] | None = None,
     old_image: Json | None = None,
     new_image: Json | None = None,
     reference: str = "app:v2",
@@ -109,12 +111,13 @@ def copied(
     changes: list[Json] | None = None,
 ) -> Copy:
     """The copy of a container of v1 onto v2."""
+    known = surroundings or around()
     return recreate(
         old,
         image("v1", engine) if old_image is None else old_image,
         image("v2", engine) if new_image is None else new_image,
         reference,
-        API[engine],
-        surroundings or around(),
+        api or API[engine],
+        replace(known, containers=known.containers | {old["Id"], old["Name"][1:]}),
         changes,
     )

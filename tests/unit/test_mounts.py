@@ -12,6 +12,7 @@ from tests.unit.inspected import (
     volume,
 )
 
+from lookout.errors import CopyRefused
 from lookout.model import Json
 
 
@@ -20,7 +21,7 @@ def test_named_volumes_and_host_folders_are_asked_for_again_word_by_word() -> No
     mounts = [
         volume("named", "/n"),
         volume("named2", "/d"),
-        {"Type": "bind", "Source": "/etc/ssl", "Destination": "/h", "RW": False},
+        {"Type": "bind", "Source": "/etc/ssl", "Destination": "/h", "RW": False, "Propagation": ""},
     ]
     host = copied(container(host={"Binds": binds}, mounts=mounts)).body["HostConfig"]
     assert host["Binds"] == binds
@@ -42,13 +43,19 @@ def test_mounts_with_a_source_are_asked_for_again_word_by_word() -> None:
     assert host["Binds"] is None
 
 
+def test_a_mount_without_a_source_and_without_a_volume_is_asked_for_again() -> None:
+    asked = {"Type": "volume", "Target": "/m"}
+    assert copied(container(host={"Mounts": [asked]}, mounts=[])).body["HostConfig"]["Mounts"] == [asked]
+
+
 @pytest.mark.parametrize("target", ["/m", "/m/"])
-def test_a_mount_without_a_source_gets_the_volume_that_was_made_for_it(target: str) -> None:
-    asked = {"Type": "volume", "Target": target, "VolumeOptions": {"Labels": {"a": "b"}}}
+@pytest.mark.parametrize("options", [{"Labels": {"a": "b"}}, None], ids=["options", "no options"])
+def test_a_mount_without_a_source_gets_the_volume_that_was_made_for_it(
+    target: str, options: Json | None
+) -> None:
+    asked = {"Type": "volume", "Target": target, "VolumeOptions": options}
     host = copied(container(host={"Mounts": [asked]}, mounts=[volume("abc", "/m")])).body["HostConfig"]
-    assert host["Mounts"] == [
-        asked | {"Source": "abc", "VolumeOptions": {"Labels": {"a": "b"}, "NoCopy": True}}
-    ]
+    assert host["Mounts"] == [asked | {"Source": "abc", "VolumeOptions": (options or {}) | {"NoCopy": True}}]
     assert not host["Binds"]
 
 
@@ -107,6 +114,17 @@ def test_a_read_only_volume_stays_read_only() -> None:
     assert copied(old).body["HostConfig"]["Binds"] == ["abc:/data:ro,nocopy"]
 
 
+def test_a_volume_of_another_driver_goes_by_its_name_wherever_it_is_mounted_from() -> None:
+    old = container(mounts=[volume("abc", "/data", Driver="nfs", Source="/mnt/abc")])
+    assert copied(old).body["HostConfig"]["Binds"] == ["abc:/data:nocopy"]
+
+
+def test_a_volume_whose_name_cannot_be_known_is_refused() -> None:
+    mount = volume("", "/single", Driver="nfs", Source="/mnt/abc")
+    with pytest.raises(CopyRefused, match="name of its volume at /single"):
+        copied(container(host={"Binds": ["/single"]}, mounts=[mount]))
+
+
 def test_a_volume_that_the_new_image_does_not_declare_is_carried_and_remarked() -> None:
     copy = copied(container(mounts=[volume("abc", "/data"), volume("def", "/oldvol")]))
     assert "def:/oldvol:nocopy" in copy.body["HostConfig"]["Binds"]
@@ -138,7 +156,12 @@ def test_what_another_container_shares_is_left_to_come_from_it(source: str) -> N
     assert not copy.remarks
 
 
-@pytest.mark.parametrize("source", ["gone", "gone:ro", GONE])
+def test_a_volume_of_the_image_is_bound_by_name_beside_what_another_container_shares() -> None:
+    old = container(host={"VolumesFrom": ["neighbour"]}, mounts=[volume("def", "/data"), *SHARED])
+    assert copied(old).body["HostConfig"]["Binds"] == ["def:/data:nocopy"]
+
+
+@pytest.mark.parametrize("source", ["gone", "gone:ro", "neigh", GONE, GONE[:12]])
 def test_what_a_container_shared_that_is_gone_is_bound_by_name(source: str) -> None:
     copy = copied(container(host={"VolumesFrom": [source, "neighbour:ro"]}, mounts=SHARED))
     assert copy.body["HostConfig"]["VolumesFrom"] == ["neighbour:ro"]

@@ -4,9 +4,26 @@ from collections.abc import Callable
 
 import pytest
 
+from lookout import names
 from lookout.names import final_name, is_leftover_name, new_name, old_name, rollback_name
 
 OLD_ID = "0123456789abcdef" * 4
+
+
+def test_labels_are_spelled_the_same_for_ever() -> None:
+    """A later version finishes what an earlier one began."""
+    assert {names.REPLACES, names.NAME, names.MODE, names.RESTART} == {
+        "lookout.swap.replaces",
+        "lookout.swap.name",
+        "lookout.swap.mode",
+        "lookout.swap.restart",
+    }
+    assert {names.BY, names.ROLLBACK_FOR, names.LIVE} == {
+        "lookout.swap.by",
+        "lookout.swap.rollback-for",
+        "lookout.swap.live",
+    }
+    assert (names.STOP_FIRST, names.START_FIRST) == ("stop-first", "start-first")
 
 
 @pytest.mark.parametrize(

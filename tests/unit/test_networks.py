@@ -86,6 +86,15 @@ def test_an_alias_that_is_the_id_of_a_lost_container_is_dropped_and_remarked() -
     assert GONE[:12] in remark
 
 
+@pytest.mark.parametrize(("api", "at_create"), [((1, 43), 1), ((1, 44), 2)])
+def test_version_1_44_of_the_api_brought_several_networks_at_create(
+    api: tuple[int, int], at_create: int
+) -> None:
+    copy = copied(on("back", config={"MacAddress": MAC}, back=endpoint(), front=endpoint()), api=api)
+    assert len(copy.body["NetworkingConfig"]["EndpointsConfig"]) == at_create
+    assert ("MacAddress" in copy.body) == (at_create == 1)
+
+
 def test_an_engine_since_25_gets_all_networks_at_create() -> None:
     copy = copied(on("back", front=endpoint(Aliases=["b"]), back=endpoint(), extra=endpoint()))
     at_create = copy.body["NetworkingConfig"]["EndpointsConfig"]
@@ -126,7 +135,8 @@ def test_networks_may_be_null() -> None:
 
 
 def test_an_endpoint_may_be_null() -> None:
-    assert joined(copied(container(networks={"bridge": None}))) == {"bridge": {}}
+    old = container(networks={"bridge": None, "back": None})
+    assert joined(copied(old)) == {"bridge": {}, "back": {}}
 
 
 def test_a_container_with_networking_disabled_has_nothing_to_leave() -> None:
@@ -161,13 +171,23 @@ def test_a_network_that_is_listed_under_its_id_alone_is_joined() -> None:
     assert joined(copied(old)) == {ID: {}}
 
 
-@pytest.mark.parametrize("networks", [{"back": endpoint(GONE)}, {"back": endpoint(ID)}])
-def test_the_id_of_a_network_that_is_gone_gives_way_to_a_name(networks: Json) -> None:
-    copy = copied(on(GONE, **networks, front=endpoint()))
-    assert copy.body["HostConfig"]["NetworkMode"] == "back"
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [(GONE, "back"), (GONE[:12], "back"), ("be" * 32, "front")],
+    ids=["listed", "short", "not listed"],
+)
+def test_the_id_of_a_network_that_is_gone_gives_way_to_a_name(mode: str, name: str) -> None:
+    copy = copied(on(mode, front=endpoint(), back=endpoint(GONE)))
+    assert copy.body["HostConfig"]["NetworkMode"] == name
     assert joined(copy) == {"back": {}, "front": {}}
     (remark,) = (r for r in copy.remarks if "network" in r)
-    assert GONE[:12] in remark
+    assert mode[:12] in remark
+
+
+@pytest.mark.parametrize("mode", ["", None])
+def test_no_mode_is_the_default_bridge(mode: str | None) -> None:
+    old = container(config={"MacAddress": MAC}, host={"NetworkMode": mode})
+    assert joined(copied(old)) == {"bridge": {"MacAddress": MAC}}
 
 
 def test_the_mac_address_of_the_main_network_is_sent_only_if_config_has_it() -> None:

@@ -157,6 +157,11 @@ def test_only_the_users_ports_are_exposed() -> None:
     assert said["ExposedPorts"] == {"81/tcp": {}}
 
 
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_a_container_that_publishes_no_port_exposes_none_of_its_own(nothing: Json | None) -> None:
+    assert "ExposedPorts" not in copied(container(host={"PortBindings": nothing})).body
+
+
 def test_a_port_of_the_old_image_that_is_published_stays_exposed() -> None:
     body = copied(container(host={"PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": "80"}]}})).body
     assert body["ExposedPorts"] == {"8080/tcp": {}}
@@ -179,6 +184,7 @@ def test_a_port_that_is_bound_but_was_not_exposed_stays_unexposed() -> None:
         ),
         pytest.param({"StartPeriod": 0}, {}, None, id="a zero means the image's"),
         pytest.param({"Test": ["NONE"]}, {}, {"Test": ["NONE"]}, id="switched off by the user"),
+        pytest.param({}, {}, None, id="nothing"),
         pytest.param({"Test": ["NONE"]}, {"Test": ["NONE"]}, None, id="switched off by the old image"),
     ],
 )

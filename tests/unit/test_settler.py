@@ -1,0 +1,185 @@
+"""What each outcome does to its message."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from lookout import settler
+from lookout.leases import Leases
+from lookout.model import Message, Outcome, Report
+from lookout.settler import Settler
+from lookout.sqs import Queue
+
+
+class Client:
+    """The two calls of an SQS client that settling makes; everything works."""
+
+    def __init__(self) -> None:
+        self.deleted: list[str] = []
+        self.kept: dict[str, list[int]] = {}
+
+    async def delete_message(self, **parameters: Any) -> dict[str, Any]:
+        self.deleted.append(parameters["ReceiptHandle"])
+        return {}
+
+    async def change_message_visibility(self, **parameters: Any) -> dict[str, Any]:
+        self.kept.setdefault(parameters["ReceiptHandle"], []).append(parameters["VisibilityTimeout"])
+        return {}
+
+
+class Bench:
+    """A settler, and a queue that remembers what was done to its messages."""
+
+    def __init__(self, **options: float) -> None:
+        self.client = Client()
+        self.leases = Leases(Queue(self.client, "queue"), slots=32)  # type: ignore[arg-type]
+        self.settler = Settler(self.leases, **options)
+
+    async def settle(self, message: Message, report: Report) -> float | None:
+        """Settle a receipt of this message: the seconds that it is kept for, or None if it is deleted."""
+        self.leases.hold(message, time.monotonic())
+        deleted = len(self.client.deleted)
+        await self.settler.settle(message, report)
+        assert not self.leases.holds(message)
+        if len(self.client.deleted) > deleted:
+            assert self.client.deleted[deleted:] == [message.receipt_handle]
+            return None
+        return self.client.kept[message.receipt_handle][-1]
+
+
+def message(number: int = 1, *, age: float = 0) -> Message:
+    return Message(f"m-{number}", "", f"handle-{number}", int((time.time() - age) * 1000))
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        Report(Outcome.DEPLOYED),
+        Report(Outcome.UNCHANGED),
+        Report(Outcome.SUPERSEDED),
+        Report(Outcome.IGNORED),
+        Report(Outcome.FAILED),
+        Report(Outcome.ROLLED_BACK),
+        Report(Outcome.ROLLED_BACK, transient=True),
+        Report(Outcome.ROLLBACK_FAILED),
+    ],
+)
+async def test_what_ended_for_good_is_deleted_and_known_should_it_come_back(report: Report) -> None:
+    bench = Bench()
+    assert await bench.settle(message(), report) is None
+    assert bench.settler.is_settled(message())
+
+
+@pytest.mark.parametrize(
+    "report",
+    [Report(Outcome.NOT_HERE), Report(Outcome.INVALID), Report(Outcome.FAILED, transient=True)],
+)
+async def test_what_may_work_later_is_kept_for_twice_as_long_each_time_up_to_a_quarter_of_an_hour(
+    report: Report,
+) -> None:
+    bench = Bench()
+    for full in (30, 60, 120, 240, 480, 900, 900, 900):
+        kept = await bench.settle(message(), report)
+        assert kept is not None
+        assert 0.75 * full <= kept <= full
+    assert not bench.settler.is_settled(message())
+
+
+async def test_messages_that_fail_together_do_not_come_back_together() -> None:
+    bench = Bench(backoff_base=800)
+    report = Report(Outcome.NOT_HERE)
+    assert len({await bench.settle(message(number), report) for number in range(20)}) > 1
+
+
+async def test_the_tries_of_each_message_count_for_itself() -> None:
+    bench = Bench()
+    for _ in range(4):
+        await bench.settle(message(1), Report(Outcome.NOT_HERE))
+    kept = await bench.settle(message(2), Report(Outcome.NOT_HERE))
+    assert kept is not None
+    assert kept <= 30
+
+
+async def test_receipts_by_others_do_not_count() -> None:
+    often = message()
+    often.receive_count = 40
+    kept = await Bench().settle(often, Report(Outcome.INVALID))
+    assert kept is not None
+    assert kept <= 30
+
+
+async def test_a_report_may_name_its_own_time_which_counts_as_no_try() -> None:
+    bench = Bench()
+    for _ in range(3):
+        assert await bench.settle(message(), Report(Outcome.NOT_HERE, retry_after=2)) == 2
+    kept = await bench.settle(message(), Report(Outcome.NOT_HERE))
+    assert kept is not None
+    assert 22 <= kept <= 30
+
+
+@pytest.mark.parametrize(("age", "is_kept"), [(0, True), (3590, True), (3601, False), (100000, False)])
+async def test_a_deploy_that_goes_on_failing_ends_one_hour_after_its_message_was_sent(
+    age: float, is_kept: bool
+) -> None:
+    kept = await Bench().settle(message(age=age), Report(Outcome.FAILED, transient=True))
+    assert (kept is not None) is is_kept
+
+
+async def test_how_long_a_failing_deploy_is_tried_can_be_set() -> None:
+    bench = Bench(retry_for=10)
+    report = Report(Outcome.FAILED, transient=True)
+    assert await bench.settle(message(1, age=5), report) is not None
+    assert await bench.settle(message(2, age=11), report) is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NOT_HERE, Outcome.INVALID])
+async def test_what_waits_for_a_container_or_the_redrive_policy_does_not_end(outcome: Outcome) -> None:
+    assert await Bench().settle(message(age=1000000), Report(outcome)) is not None
+
+
+@pytest.mark.parametrize(
+    ("report", "level", "following"),
+    [
+        (Report(Outcome.DEPLOYED, containers=("api",)), "info", "the message is deleted"),
+        (Report(Outcome.NOT_HERE, "nothing runs it", retry_after=3), "info", "tried again in 3 s"),
+        (Report(Outcome.INVALID, "ImageTag is missing"), "error", "tried again in "),
+        (Report(Outcome.FAILED, "no such tag"), "error", "the message is deleted"),
+        (Report(Outcome.ROLLED_BACK, "it exited"), "error", "the message is deleted"),
+        (Report(Outcome.ROLLBACK_FAILED, "start it"), "critical", "the message is deleted"),
+    ],
+)
+async def test_each_ending_is_one_event_that_tells_what_happens_next(
+    report: Report, level: str, following: str
+) -> None:
+    with capture_logs() as logs:
+        await Bench().settle(message(), report)
+    [event] = logs
+    assert (event["event"], event["outcome"]) == (report.outcome, report.outcome)
+    assert (event["log_level"], event["message_id"]) == (level, "m-1")
+    assert event.get("reason", "") == report.reason
+    assert tuple(event.get("containers", ())) == report.containers
+    assert event["next"].startswith(following)
+    json.dumps(event)
+
+
+async def test_a_message_that_ended_is_deleted_when_it_comes_back() -> None:
+    bench = Bench()
+    await bench.settle(message(), Report(Outcome.ROLLED_BACK))
+    again = message()
+    again.receipt_handle = "newer"
+    await bench.settler.delete_again(again)
+    assert bench.client.deleted == ["handle-1", "newer"]
+
+
+async def test_what_is_remembered_is_bounded_and_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settler, "REMEMBERED", 3)
+    bench = Bench()
+    for number in range(10):
+        await bench.settle(message(number), Report(Outcome.DEPLOYED))
+        await bench.settle(message(100 + number), Report(Outcome.NOT_HERE))
+    assert [number for number in range(10) if bench.settler.is_settled(message(number))] == [7, 8, 9]
+    second = [await bench.settle(message(100 + number), Report(Outcome.NOT_HERE)) for number in (9, 0)]
+    assert [kept is not None and kept > 30 for kept in second] == [True, False]
