@@ -283,12 +283,6 @@ async def hang(_: Json, __: Act) -> Json:
     raise _Lost
 
 
-async def lose_answer(_: Json, act: Act) -> Json:
-    """Carry the call out, then cut the connection."""
-    act()
-    raise _Lost
-
-
 async def cut(_: Json, __: Act) -> Json:
     """Cut the connection, with nothing done."""
     raise _Lost

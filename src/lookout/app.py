@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -49,18 +51,31 @@ async def run(settings: Settings, *, pace: Pace = PROMISED) -> None:
 
     Raises WrongSettings where the queue, the engine or the credentials can never work.
     """
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     log.info("starting", **settings.shown())
     async with Engine.connect() as engine, Queue.connect(settings) as queue:
-        try:
-            await unless(stopping, _reach(engine))
-        except Interrupted:
-            return
-        await _serve(settings, pace, engine, queue, stopping)
+        with _stop_signals() as stopping:
+            try:
+                await unless(stopping, _reach(engine))
+                await _serve(settings, pace, engine, queue, stopping)
+            except Interrupted:
+                pass
     log.info("stopped")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set. One more of them, near the end, changes nothing."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        yield stopping
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _reach(engine: Engine) -> None:

@@ -30,7 +30,7 @@ from lookout.model import DeployRequest, ImageName, Json, Outcome, Report
 from lookout.puller import Puller
 from lookout.recreate import Surroundings, recreate
 from lookout.swap import Swap
-from lookout.targets import Target, created_from_id, dependents, match, name_of
+from lookout.targets import Target, created_from_id, dependents, identity, match, name_of
 from lookout.unbroken import unless
 
 ENGINE_PATIENCE = 60.0  # seconds that a deploy waits for an engine that is away before it fails
@@ -59,6 +59,7 @@ class Deployer:
         self._deploy_time = deploy_time
         self._monitor = monitor
         self._own_id = own_id
+        self._identity = identity(own_id)
         self._stopping = stopping
         self._engine_patience = engine_patience
         self._repair_every = repair_every
@@ -87,15 +88,19 @@ class Deployer:
 
     async def _deploy(self, request: DeployRequest) -> Report:
         targets = await unless(self._stopping, self._engine_back(request))
+        if report := self._nothing_to_replace(targets):
+            return report
+        image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
+        return await self._replace_all(request, image)
+
+    def _nothing_to_replace(self, targets: list[Target]) -> Report | None:
         if not targets:
             return Report(Outcome.NOT_HERE, "no running container of this image")
-        left_alone = [f"{t.name} {t.left_alone}" for t in targets if t.left_alone]
-        if any(t.id == self._own_id for t in targets) or len(left_alone) == len(targets):
-            return Report(Outcome.IGNORED, "; ".join(left_alone))
-        for text in left_alone:
-            log.info("container left alone", reason=text)
-        image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
-        return await self._replace_all(request, targets, image)
+        left_alone = [target for target in targets if target.left_alone]
+        if len(left_alone) == len(targets) or any(target.id == self._own_id for target in targets):
+            reasons = (f"{target.name} {target.left_alone}" for target in left_alone)
+            return Report(Outcome.IGNORED, "; ".join(reasons))
+        return None
 
     def _time(self, request: DeployRequest) -> float:
         return request.deploy_time or self._deploy_time
@@ -136,19 +141,27 @@ class Deployer:
 
     # Replace
 
-    async def _replace_all(self, request: DeployRequest, targets: list[Target], image: Json) -> Report:
-        names = sorted(t.name for t in targets if not t.left_alone)
-        async with self._locked(names):
-            current = await self._find(request.image.name)
-            stale = [
-                t
-                for t in current
-                if t.name in names and not t.left_alone and not t.runs(request.image, image["Id"])
-            ]
-            if not stale:
-                return Report(Outcome.UNCHANGED, "every container runs this image already")
-            swaps = await self._prepare(request, stale, image)
-            return await self._swap_all(swaps)
+    async def _replace_all(self, request: DeployRequest, image: Json) -> Report:
+        """Look again under the locks: during the pull, containers may have come, gone or been replaced."""
+        names: set[str] = set()
+        while True:
+            async with self._locked(sorted(names)):
+                targets = await self._find(request.image.name)
+                if report := self._nothing_to_replace(targets):
+                    return report
+                found = {target.name for target in targets if not target.left_alone}
+                if found <= names:
+                    return await self._replace(request, targets, image)
+            names |= found
+
+    async def _replace(self, request: DeployRequest, targets: list[Target], image: Json) -> Report:
+        for target in targets:
+            if target.left_alone:
+                log.info("container left alone", container=target.name, reason=target.left_alone)
+        stale = [t for t in targets if not t.left_alone and not t.runs(request.image, image["Id"])]
+        if not stale:
+            return Report(Outcome.UNCHANGED, "every container runs this image already")
+        return await self._swap_all(await self._prepare(request, stale, image))
 
     @asynccontextmanager
     async def _locked(self, names: list[str]) -> AsyncIterator[None]:
@@ -206,6 +219,7 @@ class Deployer:
             target.container,
             copy,
             image["Id"],
+            by=self._identity,
             monitor=self._monitor,
             deploy_time=self._time(request),
         )
@@ -219,15 +233,14 @@ class Deployer:
                     break
                 await swap.replace()
                 replaced.append(swap)
-        except RollbackFailed:
-            self._repair(swap)
-            await self._undo_all(replaced)
-            raise
-        except (SwapRefused, RolledBack):
-            await self._undo_all(replaced)
-            raise
         except asyncio.CancelledError:
-            await self._commit_all(replaced)
+            # No time is left: what has proven itself stays, unless this deploy had failed already.
+            await (self._undo_all(replaced) if swap.failed else self._commit_all(replaced))
+            raise
+        except Exception as exc:
+            if isinstance(exc, RollbackFailed):
+                self._repair(swap)
+            await self._undo_all(replaced)
             raise
         await self._commit_all(replaced)
         if len(replaced) < len(swaps):
@@ -235,16 +248,19 @@ class Deployer:
         return Report(Outcome.DEPLOYED, containers=tuple(swap.name for swap in replaced))
 
     async def _commit_all(self, replaced: list[Swap]) -> None:
-        for swap in replaced:
-            await swap.commit()
+        await asyncio.gather(*(swap.commit() for swap in replaced))
 
     async def _undo_all(self, replaced: list[Swap]) -> None:
+        """Raises the last RollbackFailed, after all of them have been tried."""
+        failed: RollbackFailed | None = None
         for swap in reversed(replaced):
             try:
                 await swap.undo()
             except RollbackFailed as exc:
-                log.critical("rollback failed", container=swap.name, error=str(exc))
                 self._repair(swap)
+                failed = exc
+        if failed:
+            raise failed
 
     # Repair
 

@@ -15,7 +15,7 @@ from lookout.unbroken import unbroken
 
 Deploy = Callable[[DeployRequest], Awaitable[Report]]
 
-LAST_WORDS = 0.3  # seconds for a task that does not even end its undo
+LAST_WORDS = 0.5  # seconds for a task that does not even end its undo
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,13 +57,13 @@ class Dispatcher:
         tasks = {releasing, *self._workers.values(), *self._settling}
         _, late = await asyncio.wait(tasks, timeout=grace)
         for task in late:
-            log.warning("no time left for what runs; undoing it", worker=task.get_name())
+            log.warning("no time left; ending what still runs", task=task.get_name())
         for patience in (undo_time, LAST_WORDS, LAST_WORDS):
             for task in late:
                 task.cancel()
             _, late = await asyncio.wait(late, timeout=patience) if late else (late, late)
         for task in late:
-            log.critical("not undone in time; look for containers *.lookout-*", worker=task.get_name())
+            log.critical("not ended in time; look for containers *.lookout-*", task=task.get_name())
 
     def _dispatch(self, delivery: Delivery) -> None:
         name = delivery.request.image.name
@@ -138,4 +138,4 @@ class Dispatcher:
     async def _give_back(self, message: Message) -> None:
         if self._leases.holds(message):
             log.info("deploy interrupted; its message goes back to the queue")
-            await self._leases.release(message)
+            await unbroken(self._leases.release(message))

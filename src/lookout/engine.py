@@ -4,16 +4,18 @@ Reference: Docker Engine API v1.41 to v1.51.
 """
 
 import base64
+import io
 import json
 import os
 import re
 import ssl
+import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import structlog
@@ -87,16 +89,18 @@ class Engine:
     @property
     def address(self) -> str:
         """Where the engine is, for log lines."""
-        return str(self._docker._connection_info)
+        return _one_line(str(self._docker._connection_info))
 
     async def api(self) -> ApiVersion:
         """The one API version for all calls: the newest that this engine and Lookout both know."""
         if self._api is None:
             answer = await self._call("tell its version", "version", versioned=False)
-            newest, oldest = (
-                _version(answer["ApiVersion"]),
-                _version(answer.get("MinAPIVersion", "1.24")),
-            )
+            try:
+                newest, oldest = _version(answer["ApiVersion"]), _version(answer.get("MinAPIVersion", "1.24"))
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise EngineUnavailable(
+                    "tell its version", "what answers there is no Docker Engine"
+                ) from None
             self._api = max(min(newest, NEWEST_API), oldest)
             self._docker.api_version = f"v{self._api[0]}.{self._api[1]}"
             log.info("engine connected", engine=answer.get("Version"), api=self._docker.api_version)
@@ -105,22 +109,22 @@ class Engine:
     async def info(self) -> Json:
         return await self._get_object("describe itself", "info")
 
-    async def containers(self, *, every: bool = False, label: str | None = None) -> list[str]:
-        """Ids of the containers that run, restart or are paused; with `every`, of all."""
-        filters = {"label": [label]} if label else {}
+    async def containers(self, *labels: str, every: bool = False) -> list[str]:
+        """Ids of the containers that run, restart or are paused, or of `every` one, with all `labels`."""
+        filters = {"label": labels} if labels else {}
         params = {"all": str(every).lower(), "filters": json.dumps(filters)}
-        return [c["Id"] for c in await self._get("list containers", "containers/json", params=params)]
+        return [c["Id"] for c in await self._get_list("list containers", "containers/json", params=params)]
 
     async def names(self) -> frozenset[str]:
         """Ids and names of all containers."""
-        found = await self._get("list containers", "containers/json", params={"all": "true"})
+        found = await self._get_list("list containers", "containers/json", params={"all": "true"})
         return frozenset(
             word for c in found for word in (c["Id"], *(name.lstrip("/") for name in c["Names"] or ()))
         )
 
     async def networks(self) -> dict[str, str]:
         """Names of all networks, by id."""
-        return {n["Id"]: n["Name"] for n in await self._get("list networks", "networks")}
+        return {n["Id"]: n["Name"] for n in await self._get_list("list networks", "networks")}
 
     async def container(self, key: str) -> Json:
         """Inspect one container, by id or name."""
@@ -133,7 +137,7 @@ class Engine:
     async def changes(self, container: str) -> list[Json]:
         """Files that the container's own layer adds, changes or deletes."""
         path = f"containers/{_path(container)}/changes"
-        return await self._get(f"list changed files of {container}", path) or []
+        return await self._get_list(f"list changed files of {container}", path)
 
     async def create(self, name: str, body: Json) -> str:
         """Create a container and return its id; the engine's warnings are logged."""
@@ -144,6 +148,7 @@ class Engine:
             data=body,
             timeout=CREATE,
         )
+        answer = _object(f"create container {name}", answer)
         for warning in answer.get("Warnings") or ():
             log.warning("the engine warns about the new container", container=name, warning=warning)
         return str(answer["Id"])
@@ -159,21 +164,20 @@ class Engine:
         await self._post(f"disconnect {container} from network {network}", path, data=data)
 
     async def copy_files(self, source: str, target: str, path: str) -> None:
-        """Copy a folder from one container's file system into another's, owners and modes kept."""
+        """Copy a file or folder from one container's file system into another's, owners and modes kept.
+
+        The folders above it are made where the target's image does not have them.
+        """
         async with self._request(
-            f"read {path} of {source}",
-            "GET",
-            f"containers/{_path(source)}/archive",
-            params={"path": path},
+            f"read {path} of {source}", "GET", f"containers/{_path(source)}/archive", params={"path": path}
         ) as response:
             archive = await response.read()
-        parent = str(Path(path).parent)
         await self._call(
             f"write {path} into {target}",
             f"containers/{_path(target)}/archive",
             method="PUT",
-            params={"path": parent},
-            data=archive,
+            params={"path": "/"},
+            data=_below(str(Path(path).parent), archive),
             headers={"Content-Type": "application/x-tar"},
         )
 
@@ -185,17 +189,22 @@ class Engine:
         """Start a container; one that runs already is left as it is."""
         await self._post(f"start {container}", f"containers/{_path(container)}/start", timeout=START)
 
-    async def stop(self, container: str, *, stop_timeout: int | None, at_once: bool = False) -> None:
+    async def stop(
+        self, container: str, *, own_timeout: int | None = None, within: int | None = None
+    ) -> None:
         """Stop a container by its own signal; returns when it has exited.
 
-        `stop_timeout` is the container's own (seconds, None for the engine's default): the engine
-        keeps to it by itself, the call only has to wait longer. `at_once` kills it instead of asking.
+        `own_timeout` is the container's own (seconds, None for the engine's default, negative for
+        ever): the engine keeps to it by itself, the call only has to wait longer. `within` overrules
+        it; 0 kills at once.
         """
-        expected = 0 if at_once else stop_timeout if stop_timeout is not None else ENGINE_STOP_TIMEOUT
+        expected = own_timeout if own_timeout is not None else ENGINE_STOP_TIMEOUT
+        if within is not None:
+            expected = within
         await self._post(
             f"stop {container}",
             f"containers/{_path(container)}/stop",
-            params={"t": "0"} if at_once else None,
+            params=None if within is None else {"t": str(within)},
             timeout=None if expected < 0 else expected + STOP_MARGIN,
         )
 
@@ -261,10 +270,12 @@ class Engine:
             raise _pull_failed(image, exc.message, credentials) from exc
 
     async def _get_object(self, call: str, path: str) -> Json:
-        return dict(await self._get(call, path))
+        return _object(call, await self._call(call, path))
 
-    async def _get(self, call: str, path: str, *, params: dict[str, str] | None = None) -> Any:
-        return await self._call(call, path, params=params)
+    async def _get_list(self, call: str, path: str, *, params: dict[str, str] | None = None) -> list[Json]:
+        """A list, where the engine says null instead of an empty one."""
+        answer = await self._call(call, path, params=params)
+        return [_object(call, item) for item in answer] if isinstance(answer, list) else []
 
     async def _post(
         self,
@@ -339,25 +350,40 @@ class Engine:
             raise self._translated(call, exc) from exc
         except TimeoutError as exc:
             raise EngineUnavailable(call, "no answer in time") from exc
-        except (aiohttp.ClientError, OSError, ValueError, KeyError) as exc:
+        except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as exc:
             self._api = None
             raise EngineUnavailable(call, str(exc) or type(exc).__name__) from exc
 
     def _translated(self, call: str, exc: DockerError) -> EngineError | EngineUnavailable:
-        if exc.status == _NO_CONNECTION:
+        if exc.status in _NO_ENGINE:
             self._api = None  # the engine that comes back may be another one
-            return EngineUnavailable(call, exc.message)
+            return EngineUnavailable(call, _one_line(exc.message))
         kind = {404: NotFound, 409: Conflict}.get(exc.status, EngineError)
-        return kind(call, exc.status, exc.message.strip())
+        return kind(call, exc.status, _one_line(exc.message))
 
 
-_NO_CONNECTION = 900  # aiodocker's own status where there was no HTTP answer
+# aiodocker's own status where there was no HTTP answer, and those of a proxy without its engine.
+_NO_ENGINE = (900, 502, 503, 504)
+_SCHEMES = ("unix", "tcp", "http", "https", "ssh")
+_USER = re.compile(r"//[^/@\s]*@")
+
+
+def _one_line(text: str) -> str:
+    """Fit for a log line: short, without line feeds, and without what stands before the @ of an address."""
+    return _USER.sub("//…@", " ".join(text.split()))[:500]
+
+
+def _object(call: str, answer: Any) -> Json:
+    if not isinstance(answer, dict):
+        raise EngineUnavailable(call, "what answers there is no Docker Engine")
+    return answer
 
 
 def _client() -> Docker:
     """A client for the engine that the usual variables name, else the default socket."""
     host = os.environ.get("DOCKER_HOST") or None
     try:
+        _check(host)
         if host and os.environ.get("DOCKER_TLS_VERIFY") and not host.startswith(("unix:", "ssh:")):
             return Docker("https://" + host.partition("://")[2], ssl_context=_tls())
         try:
@@ -368,11 +394,29 @@ def _client() -> Docker:
         raise WrongSettings([f"DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH: {exc}"]) from None
 
 
+def _check(host: str | None) -> None:
+    url = urlsplit(host or DEFAULT_SOCKET)
+    if url.scheme not in _SCHEMES or not (url.path if url.scheme == "unix" else url.hostname):
+        raise ValueError(f"expected an address such as {DEFAULT_SOCKET} or tcp://host:2376")
+    _ = url.port  # raises ValueError where that is no number
+
+
 def _tls() -> ssl.SSLContext:
     folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
     context = ssl.create_default_context(cafile=folder / "ca.pem")
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     return context
+
+
+def _below(folder: str, archive: bytes) -> bytes:
+    """The archive, whose names begin with the last part of the path, with names from the root on."""
+    moved = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as source, tarfile.open(fileobj=moved, mode="w") as target:
+        for member in source:
+            content = source.extractfile(member) if member.isreg() else None
+            member.name = f"{folder}/{member.name}".lstrip("/")
+            target.addfile(member, content)
+    return moved.getvalue()
 
 
 def _frames(raw: bytes) -> Iterator[bytes]:
@@ -409,6 +453,7 @@ _FAULTS = {
         r"unauthorized|no basic auth credentials|authentication required|authorization failed|forbidden"
         r"|incorrect username or password|(?<!permission )denied"
     ),
+    PullFault.NO_SPACE: re.compile(r"no space left on device|disk quota exceeded"),
     PullFault.PLATFORM: re.compile(r"no matching manifest|does not match the specified platform"),
     PullFault.NOT_FOUND: re.compile(r"manifest unknown|name unknown|not found"),
 }
@@ -431,5 +476,7 @@ def _hint(image: ImageRef, fault: PullFault, credentials: Credentials | None) ->
             return "check ImageName and ImageTag, and that CI pushed the image before it sent the message"
         case PullFault.PLATFORM:
             return "build the image for the platform of this host too"
+        case PullFault.NO_SPACE:
+            return "free space on this host's disk, for example with docker image prune"
         case PullFault.TRANSIENT:
             return f"check that {image.name.domain} can be reached from this host"

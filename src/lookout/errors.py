@@ -59,12 +59,13 @@ class PullFault(StrEnum):
     CREDENTIALS = "credentials"
     NOT_FOUND = "not found"
     PLATFORM = "platform"
+    NO_SPACE = "no space"
     TRANSIENT = "transient"
 
     @property
     def may_pass(self) -> bool:
         """Whether the same pull may work later, without another message."""
-        return self in (PullFault.TRANSIENT, PullFault.CREDENTIALS)
+        return self in (PullFault.TRANSIENT, PullFault.CREDENTIALS, PullFault.NO_SPACE)
 
 
 @dataclass

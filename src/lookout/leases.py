@@ -161,7 +161,9 @@ class Leases:
             for message in messages:
                 self._drop(message)
         for message_id, error in failures.items():
-            self._note_denial(error)
+            if isinstance(error, QueueDenied):
+                self._note_denial(error)
+                continue
             log.warning(
                 "message not released; it comes back when its lease ends",
                 message_id=message_id,

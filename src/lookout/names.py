@@ -7,19 +7,14 @@ PREFIX = "lookout.swap."
 REPLACES = PREFIX + "replaces"
 #: The name that this container gets in the end.
 NAME = PREFIX + "name"
-#: STOP_FIRST or START_FIRST.
+#: In which order the two containers stop and start.
 MODE = PREFIX + "mode"
 #: Restart policy of the old container as JSON: what to restore after it was parked.
 RESTART = PREFIX + "restart"
 #: Who is doing the swap.
 BY = PREFIX + "by"
-#: On the stand-in that brings an auto-removed container back: full id of that container.
-ROLLBACK_FOR = PREFIX + "rollback-for"
-#: Full id of the running container where REPLACES names its stand-in.
-LIVE = PREFIX + "live"
 
 STOP_FIRST = "stop-first"
-START_FIRST = "start-first"
 
 _LEFTOVER = re.compile(r"\.lookout-(?:new|old|rb)\.[0-9a-f]{12}$")
 
@@ -40,11 +35,6 @@ def new_name(name: str, old_id: str) -> str:
 def old_name(name: str, old_id: str) -> str:
     """The name of the old container from the moment it gives its own away."""
     return f"{name}.lookout-old.{short_id(old_id)}"
-
-
-def rollback_name(name: str, old_id: str) -> str:
-    """The name of the stand-in for a container that the engine deletes as soon as it stops."""
-    return f"{name}.lookout-rb.{short_id(old_id)}"
 
 
 def is_leftover_name(name: str) -> bool:

@@ -112,7 +112,7 @@ class Receiver:
         if isinstance(request, Nothing):
             return self._settler.settle(message, Report(Outcome.IGNORED, request.reason))
         if request.host_id and request.host_id != self._host_id:
-            reason = f"for HostId {request.host_id}, this is {self._host_id or 'a Lookout without one'}"
+            reason = f"for HostId {request.host_id!a}, this is {self._host_id or 'a Lookout without one'}"
             report = Report(Outcome.NOT_HERE, reason, retry_after=random.uniform(*OTHER_HOST))  # noqa: S311
             return self._settler.settle(message, report, image=str(request.image))
         self._leases.resize(message, request.deploy_time or self._deploy_time)

@@ -27,7 +27,7 @@ def parse(body: str) -> DeployRequest | Nothing:
 
 def _object(text: str, what: str) -> Json:
     try:
-        value = json.loads(text, parse_constant=_not_json)
+        value = json.loads(text, parse_constant=_not_json, object_pairs_hook=_keys_once)
     except (ValueError, RecursionError):
         raise InvalidBody(
             f'{what} is not JSON; expected {{"ImageName": "ghcr.io/acme/api", "ImageTag": "42"}}'
@@ -42,6 +42,16 @@ def _not_json(constant: str) -> None:
     raise ValueError(constant)
 
 
+def _keys_once(pairs: list[tuple[str, Any]]) -> Json:
+    """Keys are matched without regard to case; one that is given twice would have to be guessed."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key.lower() in seen & _KEYS.keys():
+            raise InvalidBody(f"{_KEYS[key.lower()]} is given twice; expected it once")
+        seen.add(key.lower())
+    return dict(pairs)
+
+
 def _unwrap(body: Json) -> Json:
     """Take the message out of the envelope that SNS puts around it without raw delivery."""
     if body.get("Type") == "Notification" and isinstance(body.get("Message"), str):
@@ -52,23 +62,13 @@ def _unwrap(body: Json) -> Json:
 def _read(body: Json) -> DeployRequest | Nothing:
     if body.get("Type") == "lookout.result":
         return Nothing("a result of Lookout, not a request; check who sends to this queue")
-    keys = _fold(body)
+    keys = {key.lower(): value for key, value in body.items()}
     return DeployRequest(
         image=ImageRef(_image_name(keys), _image_tag(keys)),
         digest=_digest(keys),
         deploy_time=_deploy_time(keys),
         host_id=_host_id(keys),
     )
-
-
-def _fold(body: Json) -> Json:
-    """Keys are matched without regard to case; two that differ only in case are a mistake."""
-    folded: Json = {}
-    for key, value in body.items():
-        if key.lower() in folded and key.lower() in _KEYS:
-            raise InvalidBody(f"{_KEYS[key.lower()]} is given twice; expected it once")
-        folded[key.lower()] = value
-    return folded
 
 
 def _image_name(keys: Json) -> ImageName:

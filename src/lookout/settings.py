@@ -66,6 +66,9 @@ def _queue_url(value: str) -> str:
         raise ValueError(
             "must be the URL of a queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/deploys"
         )
+    _ = url.port  # raises ValueError where that is no number
+    if url.query or url.fragment:
+        raise ValueError("must not have a query: the URL of a queue ends with its name")
     if url.username or url.password:
         raise ValueError("must not hold credentials; give them as AWS_ACCESS_KEY_ID and so on")
     return value
@@ -178,6 +181,7 @@ def load(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR) -> Settings
     SDKs look for them.
     """
     try:
+        _drop_blanks()
         _share_with_sdks(env_file)
         return Settings(  # type: ignore[call-arg]
             _env_file=env_file,
@@ -185,8 +189,16 @@ def load(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR) -> Settings
         )
     except ValidationError as exc:
         raise WrongSettings([_line(error) for error in exc.errors()]) from None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise WrongSettings([f"{env_file} or {secrets_dir}: cannot be read: {exc}"]) from None
+    except (OSError, ValueError) as exc:
+        said = " ".join(str(exc.__cause__ or exc).split())
+        raise WrongSettings([f"{env_file} or {secrets_dir}: cannot be read: {said}"]) from None
+
+
+def _drop_blanks() -> None:
+    """Compose's `${NAME:-}` sets a variable to nothing, which the SDKs take for a value."""
+    for name, value in list(os.environ.items()):
+        if name.startswith(("AWS_", "DOCKER_")) and not value.strip():
+            del os.environ[name]
 
 
 def _share_with_sdks(env_file: Path) -> None:

@@ -46,7 +46,7 @@ class Settler:
     async def settle(self, message: Message, report: Report, **fields: object) -> None:
         """Log how the message ended, then delete it or give it back to the queue for later."""
         after = self._retry_after(message, report)
-        following = "the message is deleted" if after is None else f"tried again in {after:.0f} s"
+        following = "the message is deleted" if after is None else self._following(after)
         level = _LEVELS.get(report.outcome, "info")
         getattr(log, level)(
             report.outcome.value,
@@ -63,6 +63,11 @@ class Settler:
             await self._leases.done(message)
         else:
             await self._leases.release(message, after=after)
+
+    def _following(self, after: float) -> str:
+        if self._leases.denied:
+            return "tried again when its visibility timeout ends"
+        return f"tried again in {after:.0f} s"
 
     async def delete_again(self, message: Message) -> None:
         """Delete a message that ended before."""

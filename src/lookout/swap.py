@@ -1,57 +1,45 @@
-"""One container replaced by its copy on a new image, or the old one brought back.
+"""One container replaced by its copy on a new image, stop-first.
 
-The engine holds all of the state: names and labels of the two containers say where a swap stands,
-so every step first looks and is safe to repeat.
+The engine holds all of the state: names and labels of the two containers say where a swap stands.
 """
 
 import asyncio
+import datetime
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Mapping
 
 import structlog
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_random_exponential,
-)
 
-from lookout.engine import Engine
+from lookout.engine import ENGINE_STOP_TIMEOUT, Engine
 from lookout.errors import (
     Conflict,
     EngineError,
     EngineUnavailable,
     NotFound,
     NotReady,
-    RollbackFailed,
     RolledBack,
     SwapRefused,
 )
 from lookout.model import Json
-from lookout.names import REPLACES, old_name
+from lookout.names import BY, REPLACES, old_name
+from lookout.patience import Patience
 from lookout.ready import wait_until_ready
 from lookout.recreate import Copy
 from lookout.targets import name_of
 from lookout.unbroken import unbroken
-
-Value = TypeVar("Value")
-Arguments = ParamSpec("Arguments")
+from lookout.undo import Undo, insist, rename
 
 # A stopped container with one of these policies would be started by an engine that restarts.
 REVIVED_BY_ENGINE = ("always", "on-failure")
 PARKED = {"Name": "unless-stopped"}
 BAD_REQUEST = 400  # a create that will be refused again
-SETTLE = 1.0  # seconds that the old container must run again before the rollback counts
-START_FOR = 10.0  # seconds in which the old container's start is tried again
-LONGEST_WAIT = 30.0  # seconds between two tries while the engine is away
+ABANDONED_AFTER = 120  # seconds on top of a stop timeout: no swap leaves its new container unstarted so long
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Swap:
-    """Stop-first: create beside, stop the old, give its name to the new, start it, remove the old."""
+    """Create beside, stop the old, give its name to the new, start it, watch it, remove the old."""
 
     def __init__(
         self,
@@ -60,72 +48,60 @@ class Swap:
         copy: Copy,
         image_id: str,
         *,
+        by: str,
         monitor: float,
         deploy_time: float,
     ) -> None:
+        self.name = name_of(old)
+        self.old_id = str(old["Id"])
+        self.failed = False
         self._engine = engine
         self._old = old
         self._copy = copy
         self._image_id = image_id
+        self._by = by
         self._monitor = monitor
         self._deploy_time = deploy_time
         self._new_id = ""
-        self._stop_begun = False
-        self._in_a_hurry = False
-        self._log_tail = ""
-        self.name = name_of(old)
-        self.old_id = str(old["Id"])
+        self._stopped = False
         self._log = log.bind(container=self.name)
+        self._surely = Patience(self._log)
+        self._undo = Undo(engine, old, copy.name, by, self._surely, self._log)
 
     async def replace(self) -> None:
         """Put the new container in the old one's place; the old one waits, stopped, for `commit`.
 
-        Raises SwapRefused where it ended before the old container was stopped, RolledBack where
-        the old one runs again, and RollbackFailed where it does not. Cancelled, it undoes what it
-        has done and then lets the cancellation pass.
+        Raises SwapRefused where nothing was stopped, or the engine and not the image was to blame,
+        RolledBack where the image was no good, and RollbackFailed where the old container does not
+        run again. Cancelled, it undoes what it has done and then lets the cancellation pass.
         """
         self._log.info("replacing", old_image=self._old["Config"]["Image"])
         await self._create_beside()
         stopped_at = time.monotonic()
         try:
             await self._surely(self._stop_old)
-            await unbroken(self._take_place())
+            await self._take_place()
             self._log.info("started", downtime_seconds=round(time.monotonic() - stopped_at, 2))
             await self._surely(self._wait_until_ready)
-        except (NotReady, EngineError) as exc:
-            self._log.warning("the new container is not good; bringing the old one back", error=str(exc))
-            await self.undo()
-            raise RolledBack(f"{self.name}: {exc}") from exc
         except asyncio.CancelledError:
-            self._in_a_hurry = True
-            await self.undo()
+            await self._undo.run(in_a_hurry=True)
             raise
+        except Exception as exc:  # noqa: BLE001  whatever it is, the old container comes back first
+            await self._give_up(exc)
 
     async def commit(self) -> None:
         """Remove the old container; its volumes stay."""
-        await unbroken(self._surely(self._remove_old))
+        removal = asyncio.ensure_future(self._surely(self._remove_old))
+        try:
+            await unbroken(removal)
+        finally:
+            if removal.cancelled():
+                self._note_old("no time was left to remove it")
         self._log.info("replaced", old_id=self.old_id[:12], new_id=self._new_id[:12])
 
     async def undo(self) -> None:
-        """Remove the new container and make sure that the old one runs, whatever has been done.
-
-        Raises RollbackFailed where the old one does not start; the new one is kept then. Cancelled,
-        it begins again in a hurry, and lets the cancellation pass when the old one runs.
-        """
-        try:
-            try:
-                await self._surely(self._undo)
-            except asyncio.CancelledError:
-                if self._in_a_hurry:
-                    raise
-                self._in_a_hurry = True
-                await self._surely(self._undo)
-                raise
-        except EngineError as exc:
-            raise RollbackFailed(self.name, str(exc)) from exc
-        self._log.info("the old container runs again", log_tail_of_the_new=self._log_tail)
-
-    # Forward, in order
+        """Bring the old container back after all; raises RollbackFailed."""
+        await self._undo.run()
 
     async def _create_beside(self) -> None:
         try:
@@ -133,33 +109,48 @@ class Swap:
             await self._connect_networks()
             await self._carry_files()
             await self._compare()
-        except (EngineError, EngineUnavailable, SwapRefused) as exc:
-            await self._discard_new()
-            if isinstance(exc, SwapRefused):
+        except asyncio.CancelledError:
+            await self._undo.discard()
+            raise
+        except Exception as exc:
+            await self._undo.discard()
+            if not isinstance(exc, EngineError | EngineUnavailable):
                 raise
             transient = isinstance(exc, EngineUnavailable) or exc.status != BAD_REQUEST
             raise SwapRefused(f"{self.name}: {exc}", transient=transient) from exc
-        except asyncio.CancelledError:
-            await self._discard_new()
-            raise
 
     async def _create(self) -> str:
+        body = self._copy.body | {"Labels": self._copy.body["Labels"] | {BY: self._by}}
         try:
-            return await unbroken(self._engine.create(self._copy.name, self._copy.body))
+            return await unbroken(self._engine.create(self._copy.name, body))
         except Conflict:
-            if not await self._remove_leftover():
-                raise
-            return await unbroken(self._engine.create(self._copy.name, self._copy.body))
+            await self._remove_leftover()
+            return await unbroken(self._engine.create(self._copy.name, body))
 
-    async def _remove_leftover(self) -> bool:
-        """Remove what an interrupted swap of this very container left under the temporary name."""
+    async def _remove_leftover(self) -> None:
+        """Remove what an interrupted swap of this very container has left under the temporary name.
+
+        Raises SwapRefused if it may as well be another Lookout's, at work right now.
+        """
         other = await self._engine.container(self._copy.name)
-        labels = other["Config"].get("Labels") or {}
-        if labels.get(REPLACES) != self.old_id or other["State"]["Running"]:
-            return False
+        if other["State"]["Running"] or not self._is_abandoned(other):
+            raise SwapRefused(
+                f"{self.name}: {self._copy.name} exists; is another Lookout at work on this engine? "
+                "If not, remove it by hand",
+                transient=True,
+            )
         self._log.warning("removing what an interrupted swap has left over", leftover=self._copy.name)
         await self._engine.remove(other["Id"], volumes=True, force=True)
-        return True
+
+    def _is_abandoned(self, other: Json) -> bool:
+        labels = other["Config"].get("Labels") or {}
+        if labels.get(REPLACES) != self.old_id:
+            return False
+        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(
+            other["Created"][:19] + "Z"
+        )
+        timeout = self._old["Config"].get("StopTimeout") or ENGINE_STOP_TIMEOUT
+        return labels.get(BY) == self._by or age.total_seconds() > timeout + ABANDONED_AFTER
 
     async def _connect_networks(self) -> None:
         for network in self._copy.disconnect:
@@ -192,13 +183,14 @@ class Swap:
         policy = self._old["HostConfig"].get("RestartPolicy") or {}
         if policy.get("Name") in REVIVED_BY_ENGINE:
             await self._engine.set_restart_policy(self.old_id, PARKED)
-        self._stop_begun = True
-        await self._engine.stop(self.old_id, stop_timeout=self._old["Config"].get("StopTimeout"))
-        self._stop_begun = False
+        self._undo.stop_is_open = True
+        await self._engine.stop(self.old_id, own_timeout=self._old["Config"].get("StopTimeout"))
+        self._undo.stop_is_open = False
+        self._stopped = True
 
     async def _take_place(self) -> None:
-        await self._surely(self._rename, self.old_id, old_name(self.name, self.old_id))
-        await self._surely(self._rename, self._new_id, self.name)
+        await self._surely(rename, self._engine, self.old_id, old_name(self.name, self.old_id))
+        await self._surely(rename, self._engine, self._new_id, self.name)
         await self._surely(self._engine.start, self._new_id)
 
     async def _wait_until_ready(self) -> None:
@@ -206,136 +198,34 @@ class Swap:
             self._engine, self._new_id, monitor=self._monitor, deploy_time=self._deploy_time
         )
 
+    async def _give_up(self, cause: Exception) -> None:
+        """Bring the old container back, and say what or who was to blame."""
+        self.failed = True
+        self._log.warning(
+            "the swap failed; bringing the old container back",
+            error=str(cause) or repr(cause),
+            exc_info=not isinstance(cause, NotReady | EngineError),
+        )
+        await self._undo.run()
+        reason = f"{self.name}: {cause}"
+        if self._undo.old_is_gone:
+            reason += "; the old container was removed by somebody else meanwhile"
+        elif self._surely.was_needed or not self._stopped:
+            raise SwapRefused(reason, transient=True) from cause
+        raise RolledBack(reason) from cause
+
     async def _remove_old(self) -> None:
         try:
-            await self._engine.remove(self.old_id)
+            await insist(self._engine.remove, self.old_id)
         except NotFound:
             pass
         except EngineError as exc:
-            self._log.warning(
-                "the old container could not be removed; remove it by hand",
-                leftover=old_name(self.name, self.old_id),
-                error=str(exc),
-            )
+            self._note_old(str(exc))
 
-    # Backward, in order
-
-    async def _undo(self) -> None:
-        old = await self._engine.container(self.old_id)
-        new = await self._find_new()
-        if new:
-            await self._put_new_aside(new)
-        unnamed = await self._name_again()
-        await self._give_policy_back(old)
-        await self._revive_old()
-        if unnamed:
-            raise unnamed
-        if new:
-            await self._remove_new(new["Id"])
-
-    async def _name_again(self) -> EngineError | None:
-        """A name that somebody else has taken meanwhile is no reason to leave the service down."""
-        try:
-            await self._rename(self.old_id, self.name)
-        except EngineError as exc:
-            return exc
-        return None
-
-    async def _find_new(self) -> Json | None:
-        """By its label rather than by what a call answered: one that was cut may have happened."""
-        for container in await self._engine.containers(every=True, label=f"{REPLACES}={self.old_id}"):
-            try:
-                return await self._engine.container(container)
-            except NotFound:
-                continue
-        return None
-
-    async def _put_new_aside(self, new: Json) -> None:
-        state = new["State"]
-        if state["Running"] or state.get("Restarting"):
-            timeout = new["Config"].get("StopTimeout")
-            await self._engine.stop(new["Id"], stop_timeout=timeout, at_once=self._in_a_hurry)
-        if not self._in_a_hurry:
-            await self._keep_log(new["Id"])
-        await self._rename(new["Id"], self._copy.name)
-
-    async def _keep_log(self, new_id: str) -> None:
-        """Its last lines say why it was not good, and go with it."""
-        try:
-            self._log_tail = await self._engine.log_tail(new_id)
-        except EngineError as exc:
-            self._log_tail = f"(not to be had: {exc})"
-
-    async def _give_policy_back(self, old: Json) -> None:
-        wanted = self._old["HostConfig"].get("RestartPolicy") or {}
-        if (old["HostConfig"].get("RestartPolicy") or {}) != wanted:
-            await self._engine.set_restart_policy(self.old_id, wanted)
-
-    async def _revive_old(self) -> None:
-        """Start the old container. One whose stop was cut may be about to exit: stop it first."""
-        if self._stop_begun and (await self._engine.container(self.old_id))["State"]["Running"]:
-            timeout = self._old["Config"].get("StopTimeout")
-            await self._engine.stop(self.old_id, stop_timeout=timeout, at_once=self._in_a_hurry)
-        self._stop_begun = False
-        await self._start_old()
-        await asyncio.sleep(0 if self._in_a_hurry else SETTLE)
-        state = (await self._engine.container(self.old_id))["State"]
-        if not state["Running"] and not self._old["State"].get("Restarting"):
-            raise RollbackFailed(self.name, f"it exited with code {state['ExitCode']} right after its start")
-
-    async def _start_old(self) -> None:
-        """Its port or address may be in use for a moment longer than its successor was."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(EngineError),
-            stop=stop_after_delay(0 if self._in_a_hurry else START_FOR),
-            wait=wait_random_exponential(min=0.2, max=2),
-            reraise=True,
-        )
-        await retrying(self._engine.start, self.old_id)
-
-    async def _discard_new(self) -> None:
-        """Nothing was stopped yet: remove the new container, also one whose create was cut."""
-        new = await self._surely(self._find_new)
-        if new:
-            await self._surely(self._remove_new, new["Id"])
-
-    async def _remove_new(self, new_id: str) -> None:
-        """With its own fresh volumes; those it shares with the old one are named, and stay."""
-        try:
-            await self._engine.remove(new_id, volumes=True, force=True)
-        except NotFound:
-            pass
-        except EngineError as exc:
-            self._log.warning(
-                "the new container could not be removed; remove it by hand",
-                leftover=new_id[:12],
-                error=str(exc),
-            )
-
-    async def _rename(self, container: str, name: str) -> None:
-        if name_of(await self._engine.container(container)) != name:
-            await self._engine.rename(container, name)
-
-    async def _surely(
-        self,
-        step: Callable[Arguments, Coroutine[Any, Any, Value]],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Value:
-        """Repeat a step for as long as the engine is away: half a swap is no place to give up."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(EngineUnavailable),
-            wait=wait_random_exponential(min=0.2, max=LONGEST_WAIT),
-            before_sleep=self._note_absence,
-        )
-        return await retrying(step, *args, **kwargs)
-
-    def _note_absence(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        self._log.warning(
-            "the engine is away in the middle of a swap; going on when it is back",
-            error=str(error),
-            seconds=round(state.upcoming_sleep, 1),
+    def _note_old(self, why: str) -> None:
+        name = old_name(self.name, self.old_id)
+        self._log.error(
+            "the old container is still there", error=why, next=f"remove it by hand: docker rm {name}"
         )
 
 

@@ -1,6 +1,9 @@
 """Which containers a message means: pure decisions over inspected containers."""
 
+import os
 import re
+import socket
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +12,8 @@ from lookout.model import ImageName, ImageRef, Json, Reference
 from lookout.names import is_leftover_name
 
 SWARM_LABELS = ("com.docker.swarm.task.id", "com.docker.swarm.service.id")
+
+_STARTED = int(time.time())
 
 # Where the engine mounts files of a container's own folder, which carries its id.
 _OWN_MOUNT = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf) /etc/")
@@ -108,3 +113,8 @@ def own_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
     except OSError:
         return None
     return found[1] if found else None
+
+
+def identity(container_id: str | None) -> str:
+    """Who this Lookout is, for the label on what it makes: another one must not take it for a leftover."""
+    return container_id or f"{socket.gethostname()}:{os.getpid()}:{_STARTED}"

@@ -1,7 +1,7 @@
 """For the few steps that must not be left half done."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from lookout.errors import Interrupted
@@ -9,7 +9,7 @@ from lookout.errors import Interrupted
 Value = TypeVar("Value")
 
 
-async def unbroken(step: Coroutine[Any, Any, Value]) -> Value:
+async def unbroken(step: Awaitable[Value]) -> Value:
     """Run `step` to its end even where the caller is cancelled; the cancellation follows then."""
     task = asyncio.ensure_future(step)
     try:

@@ -67,9 +67,13 @@ class RunningLookout:
         """The names of the events of these names, as they came."""
         return [e["event"] for e in self.events if e["event"] in names]
 
+    def signal(self, number: int) -> None:
+        """Send a signal; harmless if it has ended already."""
+        self._process.send_signal(number)
+
     def terminate(self, seconds: float) -> int:
         """SIGTERM; the exit code, which must be there in so many seconds."""
-        self._process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         return self.exit_code(seconds)
 
     def exit_code(self, seconds: float = 20) -> int:

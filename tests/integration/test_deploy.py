@@ -13,6 +13,7 @@ from lookout.engine import Credentials, Engine
 from lookout.errors import Interrupted
 from lookout.model import DeployRequest, ImageName, ImageRef, Json, Outcome, Report
 from lookout.puller import Puller
+from lookout.targets import identity
 from testbed.engine import DockerFailed, PrivateEngine
 from testbed.images import make_image, push
 from testbed.registry import Registry
@@ -522,25 +523,83 @@ async def test_what_an_interrupted_swap_left_beside_the_container_is_replaced(
     name = make_container(app_image("1"), "api")
     two, old = app_image("2"), inspect(name)["Id"]
     leftover = f"{name}.lookout-new.{old[:12]}"
-    engine.docker("create", f"--name={leftover}", f"--label=lookout.swap.replaces={old}", two)
-    report = await deploy(two)
+    labels = (f"--label=lookout.swap.replaces={old}", f"--label=lookout.swap.by={identity('me')}")
+    engine.docker("create", f"--name={leftover}", *labels, two)
+    report = await deploy(two, own_id="me")
     assert report.outcome is Outcome.DEPLOYED
     with pytest.raises(DockerFailed):
         inspect(leftover)
 
 
-async def test_a_stranger_under_the_temporary_name_is_not_touched(
+@pytest.mark.parametrize("labels", [(), ("replaces", "by")], ids=["a stranger", "another Lookout"])
+async def test_what_somebody_else_has_under_the_temporary_name_is_not_touched(
     app_image: AppImage,
     make_container: MakeContainer,
     deploy: Deploy,
     inspect: Inspect,
     engine: PrivateEngine,
+    labels: tuple[str, ...],
 ) -> None:
     name = make_container(app_image("1"), "api")
     two, old = app_image("2"), inspect(name)["Id"]
-    stranger = f"{name}.lookout-new.{old[:12]}"
-    engine.docker("create", f"--name={stranger}", two)
+    theirs = f"{name}.lookout-new.{old[:12]}"
+    engine.docker("create", f"--name={theirs}", *(f"--label=lookout.swap.{key}={old}" for key in labels), two)
     report = await deploy(two)
-    assert report.outcome is Outcome.FAILED
+    assert (report.outcome, report.transient) == (Outcome.FAILED, True)
+    assert theirs in report.reason
     assert inspect(name)["Id"] == old
-    engine.docker("rm", stranger)
+    assert inspect(theirs)["State"]["Status"] == "created"
+    engine.docker("rm", theirs)
+
+
+# What changes meanwhile
+
+
+async def test_containers_that_come_and_go_during_the_pull_are_seen(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    one, two = app_image("1"), app_image("2")
+    first = make_container(one, "a")
+    deployer = make_deployer()
+    pull = deployer._puller.pull
+    later: list[str] = []
+
+    async def pull_while_the_user_works(request: DeployRequest, *, deploy_time: float) -> Json:
+        image = await pull(request, deploy_time=deploy_time)
+        later.append(make_container(one, "b"))
+        return image
+
+    deployer._puller.pull = pull_while_the_user_works  # type: ignore[method-assign]
+    report = await deployer.deploy(request_for(two))
+    assert report.containers == (first, *later)
+
+    async def pull_while_the_user_stops_all(request: DeployRequest, *, deploy_time: float) -> Json:
+        engine.docker("stop", "-t", "0", first, *later)
+        return await pull(request, deploy_time=deploy_time)
+
+    deployer._puller.pull = pull_while_the_user_stops_all  # type: ignore[method-assign]
+    report = await deployer.deploy(request_for(app_image("3")))
+    assert report.outcome is Outcome.NOT_HERE
+
+
+async def test_an_old_container_that_its_owner_removes_meanwhile_is_not_missed(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    name = make_container(app_image("1"), "api")
+    bad = app_image("2", changes=['CMD ["sh", "-c", "sleep 2"]'])
+    old = inspect(name)["Id"]
+    deploying = asyncio.create_task(make_deployer(monitor=4).deploy(request_for(bad)))
+    await until(lambda: inspect(name)["Id"] != old and inspect(name)["State"]["Running"])
+    engine.docker("rm", "-f", old)
+    report = await deploying
+    assert report.outcome is Outcome.ROLLED_BACK
+    assert "removed by somebody else" in report.reason
+    assert not engine.docker("ps", "-aq", f"--filter=name={name}")

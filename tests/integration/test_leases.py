@@ -381,7 +381,7 @@ async def test_a_delete_that_overtakes_a_renewal_is_no_lost_lease(
     assert [event for event in logs if event["log_level"] == "warning"] == []
 
 
-@pytest.mark.parametrize("fault", [AWAY, cut])
+@pytest.mark.parametrize("fault", [AWAY, cut], ids=["error", "cut"])
 async def test_a_release_that_fails_is_tried_again(
     scripted: ScriptedSqs, scripted_queue: Queue, fault: Any, logs: list[EventDict]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -315,7 +316,7 @@ def test_what_the_open_poll_brings_after_sigterm_is_visible_to_others_at_once(
     lookout = start()
     lookout.wait_for("polling")
     time.sleep(1)  # the poll is open now
-    lookout._process.terminate()
+    lookout.signal(signal.SIGTERM)
     lookout.wait_for("stopping")
     message = send("127.0.0.1:5000/nobody/api:1")
     assert lookout.exit_code(GRACE + A_LITTLE) == 0
@@ -378,6 +379,59 @@ def test_an_engine_that_goes_away_in_the_middle_of_a_swap_is_waited_for(
     lookout.wait_for("the engine is away in the middle of a swap; going on when it is back", count=2)
     line.come_back()
     lookout.wait_for("deployed", message_id=message)
+    assert inspect(name)["Config"]["Image"] == two
+    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old)")
+
+
+@pytest.mark.parametrize("cut", ["POST .*/stop", "POST .*/rename", "POST .*/start"])
+def test_an_end_in_the_middle_of_a_swap_is_said_with_the_command_that_helps(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    start: Start,
+    send: Send,
+    line: FaultProxy,
+    inspect: Inspect,
+    cut: str,
+) -> None:
+    """Engine gone and no time left: nothing can be repaired, so whoever reads the log must be told."""
+    old = inspect(make_container(app_image("1"), "api"))["Id"]
+    lookout = start(DOCKER_HOST=line.docker_host, StopGraceSeconds="3", PollTimeSeconds="1")
+    line.cut(cut, when="before", action=line.go_down)
+    send(app_image("2"))
+    lookout.wait_for("the engine is away in the middle of a swap; going on when it is back")
+    assert lookout.terminate(3 + A_LITTLE) == 0
+    said = lookout.logged("ended in the middle of a swap", level="critical")
+    assert len(said) == 1
+    assert f"docker start {old[:12]}" in said[0]["next"]
+
+
+def test_a_second_signal_does_not_change_the_exit_code(start: Start) -> None:
+    lookout = start(PollTimeSeconds="1")
+    lookout.wait_for("polling")
+    for _ in range(200):
+        lookout.signal(signal.SIGTERM)
+        time.sleep(0.02)
+    assert lookout.exit_code() == 0
+
+
+def test_an_engine_that_restarts_in_the_middle_of_a_swap_costs_a_retry_not_the_deploy(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    start: Start,
+    send: Send,
+    engine: PrivateEngine,
+    inspect: Inspect,
+) -> None:
+    name = make_container(app_image("1"), "api", "--restart=always")
+    two = app_image("2")
+    lookout = start(MonitorSeconds="5", pace={"backoff_base": 1})
+    message = send(two)
+    lookout.wait_for("started")
+    engine.kill()
+    time.sleep(1)
+    engine.start()
+    ended = lookout.wait_for("deployed", message_id=message, seconds=60)
+    assert ended["containers"] == [name]
     assert inspect(name)["Config"]["Image"] == two
     assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old)")
 

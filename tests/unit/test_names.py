@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from lookout import names
-from lookout.names import final_name, is_leftover_name, new_name, old_name, rollback_name
+from lookout.names import final_name, is_leftover_name, new_name, old_name
 
 OLD_ID = "0123456789abcdef" * 4
 
@@ -18,12 +18,7 @@ def test_labels_are_spelled_the_same_for_ever() -> None:
         "lookout.swap.mode",
         "lookout.swap.restart",
     }
-    assert {names.BY, names.ROLLBACK_FOR, names.LIVE} == {
-        "lookout.swap.by",
-        "lookout.swap.rollback-for",
-        "lookout.swap.live",
-    }
-    assert (names.STOP_FIRST, names.START_FIRST) == ("stop-first", "start-first")
+    assert (names.BY, names.STOP_FIRST) == ("lookout.swap.by", "stop-first")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +26,6 @@ def test_labels_are_spelled_the_same_for_ever() -> None:
     [
         (new_name, "web.lookout-new.0123456789ab"),
         (old_name, "web.lookout-old.0123456789ab"),
-        (rollback_name, "web.lookout-rb.0123456789ab"),
     ],
 )
 def test_a_temporary_name_follows_from_name_and_id_and_leads_back(
