@@ -352,7 +352,9 @@ async def test_a_deploy_that_ignores_every_request_to_end_does_not_hold_up_the_s
     inbox.put_nowait(Delivery(message, DeployRequest(ImageRef(ImageName.parse("acme/api"), "1"))))
     await until(lambda: said(logs, "deploying"))
     dispatching.cancel()
-    await asyncio.wait_for(dispatcher.stop(grace=0.05, undo_time=0.05), 10)
-    assert said(logs, "not undone in time")[0]["worker"] == "worker acme/api"
-    never.set()
+    try:
+        await asyncio.wait_for(dispatcher.stop(grace=0.05, undo_time=0.05), 10)
+    finally:
+        never.set()
+    assert said(logs, "not ended in time")[0]["task"] == "worker acme/api"
     await until(lambda: sqs.count(bed.queue.url) == (0, 0))

@@ -162,7 +162,7 @@ async def test_a_message_for_another_host_is_visible_to_it_soon(
         assert 1 <= scripted.changes(other)[-1] <= 5
         assert scripted.hidden_for(other) <= 5
     [event] = said(logs, "not_here")
-    assert event["reason"] == "for HostId b, this is a"
+    assert event["reason"] == "for HostId 'b', this is a"
 
 
 async def test_a_message_for_some_host_is_not_for_a_lookout_without_host_id(
