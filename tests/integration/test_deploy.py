@@ -409,6 +409,40 @@ async def test_a_healthy_image_is_deployed_once_it_is_healthy(
     assert inspect(name)["State"]["Health"]["Status"] == "healthy"
 
 
+async def test_files_in_run_secrets_are_carried_also_to_an_image_without_that_folder(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    """Where compose puts inline secrets: into the container's own layer."""
+    name = make_container(app_image("1"), "api")
+    script = "mkdir -p /run/secrets && echo hunter2 > /run/secrets/token && chmod 400 /run/secrets/token"
+    engine.docker("exec", name, "sh", "-c", script)
+    assert (await deploy(app_image("2"))).outcome is Outcome.DEPLOYED
+    assert engine.docker("exec", name, "cat", "/run/secrets/token") == "hunter2"
+    assert engine.docker("exec", name, "stat", "-c", "%a", "/run/secrets/token") == "400"
+
+
+async def test_whatever_goes_wrong_after_the_stop_the_old_container_comes_back(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def mistaken(*_: object, **__: object) -> None:
+        raise TypeError("a mistake of ours")
+
+    name = make_container(app_image("1"), "api", "--restart=always")
+    old, two = inspect(name), app_image("2")
+    monkeypatch.setattr("lookout.swap.wait_until_ready", mistaken)
+    report = await deploy(two)
+    assert report.outcome is Outcome.ROLLED_BACK
+    new = inspect(name)
+    assert (new["Id"], new["HostConfig"]) == (old["Id"], old["HostConfig"])
+    assert new["State"]["Running"]
+    assert not leftovers(engine)
+
+
 # Several containers
 
 

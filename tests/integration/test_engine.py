@@ -45,11 +45,11 @@ def ignore(_: Json) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(answer: Json, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A server that says it is an engine of these versions; gives its port on the loopback."""
+async def serving(answer: Json | web.Response, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A server that answers as an engine of these versions, or just so; gives its port on the loopback."""
 
     async def version(_: web.Request) -> web.Response:
-        return web.json_response(answer)
+        return answer if isinstance(answer, web.Response) else web.json_response(answer)
 
     app = web.Application()
     app.router.add_get("/version", version)
@@ -79,6 +79,23 @@ async def test_one_api_version_is_spoken(
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{port}")
         async with Engine.connect() as connected:
             assert await connected.api() == spoken
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("<html>", 200), ("[]", 200), ("{}", 200), ('{"ApiVersion": "x"}', 200), ("<html>", 503)],
+)
+async def test_what_answers_like_no_engine_is_an_engine_that_is_away(
+    text: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy whose engine is gone answers in its own words."""
+    kind = "text/html" if text.startswith("<") else "application/json"
+    async with serving(web.Response(text=text, status=status, content_type=kind)) as port:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://user:hunter2@127.0.0.1:{port}")
+        async with Engine.connect() as connected:
+            with pytest.raises(EngineUnavailable) as caught:
+                await connected.api()
+            assert "hunter2" not in f"{caught.value} {connected.address}"
 
 
 async def test_the_tls_variables_are_those_of_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -138,7 +155,7 @@ def _issue(folder: Path, who: str, issuer: Issuer | None) -> Issuer:
     return key, certificate
 
 
-@pytest.mark.parametrize("host", ["pigeon", "ftp://engine"])
+@pytest.mark.parametrize("host", ["pigeon", "ftp://engine", "npipe:////./pipe/x", "tcp://", "tcp://a:port"])
 async def test_an_address_that_is_none_is_a_wrong_setting(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
     with pytest.raises(WrongSettings, match="DOCKER_HOST"):

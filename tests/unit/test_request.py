@@ -47,6 +47,8 @@ def test_keys_are_matched_without_regard_to_case_and_unknown_ones_ignored() -> N
 
 
 def test_a_key_given_twice_is_refused_rather_than_guessed() -> None:
+    with pytest.raises(InvalidBody, match="ImageName is given twice"):
+        parse('{"ImageName": "a", "ImageName": "b", "ImageTag": "7"}')
     with pytest.raises(InvalidBody, match="ImageTag is given twice"):
         parse('{"ImageName": "redis", "ImageTag": "7", "imagetag": "8"}')
 

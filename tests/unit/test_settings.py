@@ -167,3 +167,26 @@ def test_a_queue_elsewhere_than_at_aws_is_called_where_its_url_says(load_with: L
 def test_the_endpoint_variable_of_the_sdk_wins_over_the_queue_url(load_with: Load) -> None:
     env = {"SqsQueueUrl": "http://sqs:9324/queue/q", "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:1"}
     assert load_with(env).endpoint_url is None
+
+
+def test_blank_variables_of_the_sdks_count_as_not_set(
+    load_with: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    load_with({"SqsQueueUrl": URL, "AWS_PROFILE": "", "DOCKER_HOST": " "})
+    assert not {"AWS_PROFILE", "DOCKER_HOST"} & set(os.environ)
+
+
+@pytest.mark.parametrize("url", ["http://host:port/q", "http://host:99999/q", URL + "?token=hunter2"])
+def test_a_queue_url_that_cannot_be_one_is_refused_without_showing_it(load_with: Load, url: str) -> None:
+    with pytest.raises(WrongSettings) as caught:
+        load_with({"SqsQueueUrl": url})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_wrong_settings(load_with: Load, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "RegistryPassword").write_bytes(b"\xff\xfe")
+    with pytest.raises(WrongSettings) as caught:
+        load(tmp_path / "none", tmp_path / "secrets")
+    assert len(caught.value.lines) == 1
