@@ -3,6 +3,8 @@
 import asyncio
 import json
 import secrets
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -373,9 +375,6 @@ async def test_a_port_that_somebody_takes_during_the_stop(
     outcome: Outcome,
 ) -> None:
     """Rolled back as soon as the port is free; until then Lookout goes on trying."""
-    import subprocess
-    import sys
-
     one, two = app_image("1"), app_image("2")
     name = make_container(one, "api", "--publish=18083:8080", "--restart=always")
     old = inspect(name)
@@ -384,6 +383,8 @@ async def test_a_port_that_somebody_takes_during_the_stop(
     assert thief.stdout.readline() == b"ready\n"
 
     report = await deploy(two)
+    with thief:
+        thief.wait(20)
 
     assert report.outcome is outcome
     if outcome is Outcome.ROLLBACK_FAILED:
