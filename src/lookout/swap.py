@@ -186,6 +186,8 @@ class Swap:
         self._undo.stop_is_open = True
         await self._engine.stop(self.old_id, own_timeout=self._old["Config"].get("StopTimeout"))
         self._undo.stop_is_open = False
+        if (await self._engine.container(self.old_id))["State"]["Running"]:
+            raise EngineError(f"stop {self.old_id}", 200, "it still runs")
         self._stopped = True
 
     async def _take_place(self) -> None:
