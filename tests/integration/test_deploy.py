@@ -267,6 +267,7 @@ async def test_a_digest_deploys_that_very_image_even_where_the_tag_has_moved(
     name = make_container(app_image("1"), "api")
     image = app_image("2", files={"/www/index.html": b"meant"})
     meant = engine.docker("image", "inspect", "--format={{index .RepoDigests 0}}", image).partition("@")[2]
+    engine.docker("rmi", "-f", image)
     app_image("2", files={"/www/index.html": b"moved on"})
     report = await make_deployer().deploy(request_for(image, digest=meant))
     assert report.outcome is Outcome.DEPLOYED
