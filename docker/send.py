@@ -8,6 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lookout import settings
 from lookout.errors import WrongSettings
+from lookout.sqs import region_of
 
 SENT, FAILED, MISUSED = 0, 1, 2
 USAGE = "usage: make send IMAGE=ghcr.io/acme/api TAG=42"
@@ -31,13 +32,11 @@ def _send(chosen: settings.Settings, image: str, tag: str) -> str:
     session = botocore.session.Session()
     client = session.create_client(
         "sqs",
-        # A queue that is not at AWS takes any region.
-        region_name=chosen.region or session.get_config_variable("region") or "us-east-1",
+        region_name=region_of(chosen),
         endpoint_url=chosen.endpoint_url,
     )
     body = {"ImageName": image, "ImageTag": tag, "DeployTimeSeconds": str(chosen.deploy_time_seconds)}
-    group = {"MessageGroupId": image} if chosen.sqs_queue_url.endswith(".fifo") else {}
-    answer = client.send_message(QueueUrl=chosen.sqs_queue_url, MessageBody=json.dumps(body), **group)
+    answer = client.send_message(QueueUrl=chosen.sqs_queue_url, MessageBody=json.dumps(body))
     return str(answer["MessageId"])
 
 

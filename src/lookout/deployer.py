@@ -175,13 +175,13 @@ class Deployer:
 
     async def _prepare(self, request: DeployRequest, stale: list[Target], image: Json) -> list[Swap]:
         """Plan every copy before the first container is touched: what is refused costs nothing."""
-        around = Surroundings(
-            host_name=(await self._engine.info())["Name"],
-            containers=await self._engine.names(),
-            networks=frozenset(await self._engine.networks()),
-        )
         others = await asyncio.gather(*map(self._look_at, await self._engine.containers(every=True)))
         neighbours = [container for container in others if container]
+        around = Surroundings(
+            host_name=(await self._engine.info())["Name"],
+            containers=frozenset(word for c in neighbours for word in (c["Id"], name_of(c))),
+            networks=frozenset(await self._engine.networks()),
+        )
         return [await self._plan(request, target, image, around, neighbours) for target in stale]
 
     async def _plan(

@@ -4,13 +4,11 @@ Reference: Docker Engine API v1.41 to v1.51.
 """
 
 import base64
-import io
 import json
 import os
 import re
 import ssl
-import tarfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +24,11 @@ from lookout.errors import (
     EngineError,
     EngineUnavailable,
     NotFound,
-    PullFailed,
-    PullFault,
     WrongSettings,
 )
+from lookout.faults import pull_failed
 from lookout.model import DEFAULT_DOMAIN, ImageRef, Json
+from lookout.streams import below, frames
 
 ApiVersion = tuple[int, int]
 
@@ -46,7 +44,6 @@ ENGINE_STOP_TIMEOUT = 10  # seconds: the engine's default where the container ha
 SILENCE = 120.0  # seconds without a line of progress after which a pull is given up
 
 LOG_TAIL = 8192  # bytes of a container's log that are kept
-_FRAME_HEADER = 8
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -115,13 +112,6 @@ class Engine:
         params = {"all": str(every).lower(), "filters": json.dumps(filters)}
         return [c["Id"] for c in await self._get_list("list containers", "containers/json", params=params)]
 
-    async def names(self) -> frozenset[str]:
-        """Ids and names of all containers."""
-        found = await self._get_list("list containers", "containers/json", params={"all": "true"})
-        return frozenset(
-            word for c in found for word in (c["Id"], *(name.lstrip("/") for name in c["Names"] or ()))
-        )
-
     async def networks(self) -> dict[str, str]:
         """Names of all networks, by id."""
         return {n["Id"]: n["Name"] for n in await self._get_list("list networks", "networks")}
@@ -177,7 +167,7 @@ class Engine:
             f"containers/{_path(target)}/archive",
             method="PUT",
             params={"path": "/"},
-            data=_below(str(Path(path).parent), archive),
+            data=below(str(Path(path).parent), archive),
             headers={"Content-Type": "application/x-tar"},
         )
 
@@ -228,7 +218,7 @@ class Engine:
         async with self._request(f"read the log of {container}", "GET", path, params=params) as response:
             raw = await response.read()
         tty = (await self.container(container))["Config"].get("Tty")
-        return (raw if tty else b"".join(_frames(raw)))[-LOG_TAIL:].decode(errors="replace")
+        return (raw if tty else b"".join(frames(raw)))[-LOG_TAIL:].decode(errors="replace")
 
     async def tag(self, source: str, image: ImageRef) -> None:
         await self._post(
@@ -264,10 +254,10 @@ class Engine:
                 while line := await response.content.readline():
                     step = json.loads(line)
                     if error := step.get("error"):
-                        raise _pull_failed(image, error, credentials)
+                        raise pull_failed(image, error, credentials=bool(credentials))
                     progress(step)
         except EngineError as exc:
-            raise _pull_failed(image, exc.message, credentials) from exc
+            raise pull_failed(image, exc.message, credentials=bool(credentials)) from exc
 
     async def _get_object(self, call: str, path: str) -> Json:
         return _object(call, await self._call(call, path))
@@ -408,25 +398,6 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _below(folder: str, archive: bytes) -> bytes:
-    """The archive, whose names begin with the last part of the path, with names from the root on."""
-    moved = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(archive)) as source, tarfile.open(fileobj=moved, mode="w") as target:
-        for member in source:
-            content = source.extractfile(member) if member.isreg() else None
-            member.name = f"{folder}/{member.name}".lstrip("/")
-            target.addfile(member, content)
-    return moved.getvalue()
-
-
-def _frames(raw: bytes) -> Iterator[bytes]:
-    """Without a terminal the engine sends frames: stream, three zeros, length in four bytes, text."""
-    while len(raw) > _FRAME_HEADER:
-        end = _FRAME_HEADER + int.from_bytes(raw[4:_FRAME_HEADER])
-        yield raw[_FRAME_HEADER:end]
-        raw = raw[end:]
-
-
 def _version(text: str) -> ApiVersion:
     major, minor = text.split(".")
     return int(major), int(minor)
@@ -445,38 +416,3 @@ def _auth(image: ImageRef, credentials: Credentials) -> str:
         "serveraddress": "https://index.docker.io/v1/" if domain == DEFAULT_DOMAIN else domain,
     }
     return base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()
-
-
-# Engines tell the cause of a failed pull in words alone, with one status for most of them.
-_FAULTS = {
-    PullFault.CREDENTIALS: re.compile(
-        r"unauthorized|no basic auth credentials|authentication required|authorization failed|forbidden"
-        r"|incorrect username or password|(?<!permission )denied"
-    ),
-    PullFault.NO_SPACE: re.compile(r"no space left on device|disk quota exceeded"),
-    PullFault.PLATFORM: re.compile(r"no matching manifest|does not match the specified platform"),
-    PullFault.NOT_FOUND: re.compile(r"manifest unknown|name unknown|not found"),
-}
-
-
-def _pull_failed(image: ImageRef, message: str, credentials: Credentials | None) -> PullFailed:
-    # A repository may well be named "denied".
-    text = message.lower().replace(f"/{image.name.path}".lower(), "").replace(f":{image.tag}".lower(), "")
-    fault = next((f for f, words in _FAULTS.items() if words.search(text)), PullFault.TRANSIENT)
-    return PullFailed(str(image), fault, " ".join(message.split())[:500], _hint(image, fault, credentials))
-
-
-def _hint(image: ImageRef, fault: PullFault, credentials: Credentials | None) -> str:
-    match fault:
-        case PullFault.CREDENTIALS if credentials:
-            return f"check RegistryUsername and RegistryPassword: {image.name.domain} refused them"
-        case PullFault.CREDENTIALS:
-            return f"set RegistryUsername and RegistryPassword for {image.name.domain}"
-        case PullFault.NOT_FOUND:
-            return "check ImageName and ImageTag, and that CI pushed the image before it sent the message"
-        case PullFault.PLATFORM:
-            return "build the image for the platform of this host too"
-        case PullFault.NO_SPACE:
-            return "free space on this host's disk, for example with docker image prune"
-        case PullFault.TRANSIENT:
-            return f"check that {image.name.domain} can be reached from this host"

@@ -179,7 +179,7 @@ class Leases:
         again = [(message, seconds) for message, seconds in changes if _may_pass(failures.get(message.id))]
         if not again or tries == 1:
             return failures
-        await asyncio.sleep(random.uniform(0, min(1, self._retry_pause)))  # noqa: S311
+        await asyncio.sleep(random.uniform(0, min(1, self._retry_pause)))  # noqa: S311  jitter, not a secret
         final = {message_id: error for message_id, error in failures.items() if not _may_pass(error)}
         return final | await self._release(again, tries - 1)
 
@@ -263,8 +263,8 @@ class Leases:
                 error=str(error),
             )
 
-    def _note_denial(self, error: QueueError) -> None:
-        if isinstance(error, QueueDenied) and not self.denied:
+    def _note_denial(self, error: QueueDenied) -> None:
+        if not self.denied:
             self.denied = True
             log.warning(
                 "not allowed to extend the visibility of messages: they are received one at a time, "

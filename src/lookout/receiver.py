@@ -104,7 +104,9 @@ class Receiver:
         """
         if self._settler.is_settled(message):
             return self._settler.delete_again(message)
-        log.debug("received", message_id=message.id, body=message.body[:2000])
+        log.debug(
+            "received", message_id=message.id, receive_count=message.receive_count, body=message.body[:2000]
+        )
         try:
             request = parse(message.body)
         except InvalidBody as exc:
@@ -113,7 +115,8 @@ class Receiver:
             return self._settler.settle(message, Report(Outcome.IGNORED, request.reason))
         if request.host_id and request.host_id != self._host_id:
             reason = f"for HostId {request.host_id!a}, this is {self._host_id or 'a Lookout without one'}"
-            report = Report(Outcome.NOT_HERE, reason, retry_after=random.uniform(*OTHER_HOST))  # noqa: S311
+            soon = random.uniform(*OTHER_HOST)  # noqa: S311  jitter, not a secret
+            report = Report(Outcome.NOT_HERE, reason, retry_after=soon)
             return self._settler.settle(message, report, image=str(request.image))
         self._leases.resize(message, request.deploy_time or self._deploy_time)
         self._inbox.put_nowait(Delivery(message, request))

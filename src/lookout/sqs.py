@@ -93,7 +93,7 @@ class Queue:
                 client = await stack.enter_async_context(
                     get_session().create_client(
                         "sqs",
-                        region_name=_region(settings),
+                        region_name=region_of(settings),
                         endpoint_url=settings.endpoint_url,
                         config=config,
                     )
@@ -192,7 +192,7 @@ class Queue:
             raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
 
 
-def _region(settings: Settings) -> str | None:
+def region_of(settings: Settings) -> str | None:
     """A server of one's own takes any region; AWS needs the right one."""
     if settings.region:
         return settings.region

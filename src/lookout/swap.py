@@ -133,7 +133,7 @@ class Swap:
         Raises SwapRefused if it may as well be another Lookout's, at work right now.
         """
         other = await self._engine.container(self._copy.name)
-        if other["State"]["Running"] or not self._is_abandoned(other):
+        if other["State"]["Running"] or not is_abandoned(other, self._old, by=self._by):
             raise SwapRefused(
                 f"{self.name}: {self._copy.name} exists; is another Lookout at work on this engine? "
                 "If not, remove it by hand",
@@ -141,16 +141,6 @@ class Swap:
             )
         self._log.warning("removing what an interrupted swap has left over", leftover=self._copy.name)
         await self._engine.remove(other["Id"], volumes=True, force=True)
-
-    def _is_abandoned(self, other: Json) -> bool:
-        labels = other["Config"].get("Labels") or {}
-        if labels.get(REPLACES) != self.old_id:
-            return False
-        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(
-            other["Created"][:19] + "Z"
-        )
-        timeout = self._old["Config"].get("StopTimeout") or ENGINE_STOP_TIMEOUT
-        return labels.get(BY) == self._by or age.total_seconds() > timeout + ABANDONED_AFTER
 
     async def _connect_networks(self) -> None:
         for network in self._copy.disconnect:
@@ -229,6 +219,19 @@ class Swap:
         self._log.error(
             "the old container is still there", error=why, next=f"remove it by hand: docker rm {name}"
         )
+
+
+def is_abandoned(new: Json, old: Json, *, by: str) -> bool:
+    """Whether nobody is at work with this new container of `old` any more.
+
+    It was made by this very Lookout, which makes no second one meanwhile, or longer ago than any
+    swap leaves its new container unstarted.
+    """
+    labels = new["Config"].get("Labels") or {}
+    created = datetime.datetime.fromisoformat(new["Created"][:19] + "+00:00")
+    age = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
+    timeout = old["Config"].get("StopTimeout") or ENGINE_STOP_TIMEOUT
+    return labels.get(REPLACES) == old["Id"] and (labels.get(BY) == by or age > timeout + ABANDONED_AFTER)
 
 
 def _volumes(container: Json) -> set[tuple[str, str]]:

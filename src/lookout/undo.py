@@ -132,9 +132,12 @@ class Undo:
             await self._engine.stop(self._new["Id"], within=within)
 
     async def _keep_log(self) -> None:
-        """Its last lines say why it was not good, and go with it."""
+        """Its last lines say why it was not good, and go with it. Some log drivers cannot be read."""
         if self._new:
-            self._log_tail = await self._engine.log_tail(self._new["Id"])
+            try:
+                self._log_tail = await self._engine.log_tail(self._new["Id"])
+            except EngineError as exc:
+                self._log_tail = f"(not to be had: {exc})"
 
     async def _put_new_aside(self) -> None:
         if self._new:

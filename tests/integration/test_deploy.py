@@ -12,7 +12,7 @@ import pytest
 
 from lookout.deployer import Deployer
 from lookout.engine import Credentials, Engine
-from lookout.errors import Interrupted
+from lookout.errors import Interrupted, NotFound
 from lookout.model import DeployRequest, ImageName, ImageRef, Json, Outcome, Report
 from lookout.puller import Puller
 from lookout.targets import identity
@@ -299,6 +299,30 @@ async def test_a_container_that_another_depends_on_is_refused(
     assert inspect(name)["State"] == before["State"]
 
 
+async def test_a_container_whose_old_image_is_gone_is_refused(
+    app_image: AppImage, make_container: MakeContainer, make_deployer: MakeDeployer, inspect: Inspect
+) -> None:
+    """No engine gives away the image of a running container by its API; its disk may lose it all the same."""
+    name = make_container(app_image("1"), "api")
+    before = inspect(name)
+    deployer = make_deployer()
+    known = deployer._engine.image
+
+    async def image(key: str) -> Json:
+        if key == before["Image"]:
+            raise NotFound(f"inspect image {key}", 404, "no such image")
+        return await known(key)
+
+    deployer._engine.image = image  # type: ignore[method-assign]
+    try:
+        report = await deployer.deploy(request_for(app_image("2")))
+    finally:
+        del deployer._engine.image
+    assert (report.outcome, report.transient) == (Outcome.FAILED, False)
+    assert "image" in report.reason
+    assert inspect(name)["State"] == before["State"]
+
+
 # A failure after the stop
 
 
@@ -333,7 +357,7 @@ async def test_a_bad_image_is_rolled_back_to_the_very_same_container(
     engine.docker("exec", name, "sh", "-c", "echo kept > /data/file")
     old, volumes = inspect(name), set(engine.docker("volume", "ls", "-q").split())
 
-    report = await deploy(bad, monitor=3 if "two" in str(changes) or "sleep" in str(changes) else 0.5)
+    report = await deploy(bad, monitor=3 if "sleep" in str(changes) else 0.5)
 
     new = inspect(name)
     assert report.outcome is Outcome.ROLLED_BACK
@@ -445,6 +469,21 @@ async def test_whatever_goes_wrong_after_the_stop_the_old_container_comes_back(
     assert not leftovers(engine)
 
 
+async def test_a_log_that_cannot_be_read_is_no_reason_to_fail_a_rollback(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    name = make_container(app_image("1"), "api", "--log-driver=none")
+    old = inspect(name)["Id"]
+    report = await deploy(app_image("2", changes=['CMD ["false"]']))
+    assert report.outcome is Outcome.ROLLED_BACK
+    assert (inspect(name)["Id"], inspect(name)["State"]["Running"]) == (old, True)
+    assert not leftovers(engine)
+
+
 # Several containers
 
 
@@ -534,12 +573,12 @@ async def test_cancelled_while_the_old_container_takes_its_time_to_stop_it_runs_
     inspect: Inspect,
     engine: PrivateEngine,
 ) -> None:
-    deaf = 'CMD ["sh", "-c", "trap \\"\\" TERM; while true; do sleep 1; done"]'
+    deaf = 'CMD ["sh", "-c", "trap \\"touch /told\\" TERM; while true; do sleep 1; done"]'
     name = make_container(app_image("1", changes=[deaf]), "api", "--restart=always")
     two, old = app_image("2"), inspect(name)
     swapping = asyncio.create_task(make_deployer().deploy(request_for(two)))
     await until(lambda: inspect(name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped")
-    await asyncio.sleep(0.5)  # well inside the ten seconds that the engine gives it
+    await until(lambda: "told" in engine.docker("exec", name, "ls", "/"))
     swapping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await swapping

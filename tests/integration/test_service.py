@@ -315,7 +315,7 @@ def test_what_the_open_poll_brings_after_sigterm_is_visible_to_others_at_once(
 ) -> None:
     lookout = start()
     lookout.wait_for("polling")
-    time.sleep(1)  # the poll is open now
+    time.sleep(1)  # for the poll to reach the server, which shows it only when it ends
     lookout.signal(signal.SIGTERM)
     lookout.wait_for("stopping")
     message = send("127.0.0.1:5000/nobody/api:1")
@@ -356,7 +356,7 @@ def test_an_engine_that_goes_away_for_a_while_delays_a_deploy_but_loses_nothing(
     line.go_down()
     message = send(app_image("2"))
     lookout.wait_for("trying again", message_id=message, count=2)
-    time.sleep(10)
+    time.sleep(10)  # the very time that it is promised to live through
     line.come_back()
     lookout.wait_for("deployed", message_id=message)
 
@@ -428,7 +428,7 @@ def test_an_engine_that_restarts_in_the_middle_of_a_swap_costs_a_retry_not_the_d
     message = send(two)
     lookout.wait_for("started")
     engine.kill()
-    time.sleep(1)
+    lookout.wait_for("the engine is away in the middle of a swap; going on when it is back")
     engine.start()
     ended = lookout.wait_for("deployed", message_id=message, seconds=60)
     assert ended["containers"] == [name]

@@ -312,7 +312,7 @@ def test_a_container_that_compose_does_not_know_gets_no_label_of_it() -> None:
     assert "com.docker.compose.image" not in copied(container(), reference="app:v1").body["Labels"]
 
 
-@pytest.mark.parametrize("changes", [None, [], added("/run", "/run/secrets", "/tmp/run/secrets/a", "/app/x")])
+@pytest.mark.parametrize("changes", [None, [], added("/run", "/run/secrets", "/srv/run/secrets/a", "/app/x")])
 def test_a_container_without_secrets_in_its_layer_carries_no_files(changes: list[Json] | None) -> None:
     assert copied(container(), changes=changes).archives == ()
 
