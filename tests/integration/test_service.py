@@ -422,7 +422,7 @@ def test_an_engine_that_restarts_in_the_middle_of_a_swap_costs_a_retry_not_the_d
     engine: PrivateEngine,
     inspect: Inspect,
 ) -> None:
-    name = make_container(app_image("1"), "api", "--restart=always")
+    name = make_container(app_image("1"), "api")
     two = app_image("2")
     lookout = start(MonitorSeconds="5", pace={"backoff_base": 1})
     message = send(two)
@@ -430,6 +430,8 @@ def test_an_engine_that_restarts_in_the_middle_of_a_swap_costs_a_retry_not_the_d
     engine.kill()
     lookout.wait_for("the engine is away in the middle of a swap; going on when it is back")
     engine.start()
+    failed = lookout.wait_for("failed", message_id=message)
+    assert "tried again" in failed["next"]
     ended = lookout.wait_for("deployed", message_id=message, seconds=60)
     assert ended["containers"] == [name]
     assert inspect(name)["Config"]["Image"] == two
