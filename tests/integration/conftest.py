@@ -1,14 +1,20 @@
 """The real parts that integration tests use: one engine, two registries and one queue server a worker."""
 
+import asyncio
+import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from lookout.deployer import Deployer
+from lookout.engine import Credentials, Engine
+from lookout.model import Json, Report
+from lookout.puller import Puller
 from lookout.sqs import Queue
 from testbed.debian import Unavailable
 from testbed.engine import PrivateEngine
@@ -17,6 +23,7 @@ from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
 from tests.conftest import SUITE
+from tests.integration.deploys import request_for
 from tests.integration.queues import connected
 
 # Else an engine goes on trying for more than a minute to finish a pull that was cut.
@@ -24,6 +31,9 @@ FLAGS = ("--max-download-attempts=1",)
 
 MakeContainer = Callable[..., str]
 AppImage = Callable[..., str]
+Inspect = Callable[[str], Json]
+MakeDeployer = Callable[..., Deployer]
+Deploy = Callable[..., Awaitable[Report]]
 
 
 @pytest.fixture(scope="session")
@@ -128,3 +138,49 @@ def make_container(engine: PrivateEngine) -> Iterator[MakeContainer]:
     made = engine.docker("ps", "--all", "--quiet", f"--filter=label=lookout.test={run}").split()
     if made:
         engine.docker("rm", "--force", "--volumes", *made)
+
+
+@pytest.fixture
+def inspect(engine: PrivateEngine) -> Inspect:
+    """Inspect a container by the docker command line, in the newest API that it and the engine know."""
+    return lambda name: dict(json.loads(engine.docker("container", "inspect", name))[0])
+
+
+@pytest.fixture
+async def connection(engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
+    """The private engine, as Lookout calls it."""
+    monkeypatch.setenv("DOCKER_HOST", engine.docker_host)
+    async with Engine.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+async def make_deployer(connection: Engine) -> AsyncIterator[MakeDeployer]:
+    """A deployer on the private engine, with waits that are short enough for a test."""
+    made: list[Deployer] = []
+
+    def make(credentials: Credentials | None = None, **changes: Any) -> Deployer:
+        defaults: dict[str, Any] = {
+            "deploy_time": 5,
+            "monitor": 0.5,
+            "own_id": None,
+            "stopping": asyncio.Event(),
+            "repair_every": 0.5,
+        }
+        puller = Puller(connection, credentials, longest_wait=0.2)
+        made.append(Deployer(connection, puller, **(defaults | changes)))
+        return made[-1]
+
+    yield make
+    for deployer in made:
+        await deployer.close()
+
+
+@pytest.fixture
+def deploy(make_deployer: MakeDeployer) -> Deploy:
+    """Deploy `image:tag` with a new deployer."""
+
+    async def run(reference: str, **changes: Any) -> Report:
+        return await make_deployer(**changes).deploy(request_for(reference))
+
+    return run

@@ -1,83 +1,24 @@
 """The recipe of a deploy on a real engine, with images from a real registry."""
 
 import asyncio
-import json
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from lookout.deployer import Deployer
-from lookout.engine import Credentials, Engine
+from lookout.engine import Credentials
 from lookout.errors import Interrupted, NotFound
-from lookout.model import DeployRequest, ImageName, ImageRef, Json, Outcome, Report
-from lookout.puller import Puller
+from lookout.model import DeployRequest, Json, Outcome
 from lookout.targets import identity
 from testbed.engine import DockerFailed, PrivateEngine
 from testbed.images import make_image, push
 from testbed.registry import Registry
-from tests.integration.conftest import AppImage, MakeContainer
+from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
+from tests.integration.deploys import leftovers, request_for
 
 pytestmark = pytest.mark.engine
-
-Inspect = Callable[[str], Json]
-MakeDeployer = Callable[..., Deployer]
-
-
-@pytest.fixture
-def inspect(engine: PrivateEngine) -> Inspect:
-    return lambda name: dict(json.loads(engine.docker("inspect", name))[0])
-
-
-@pytest.fixture
-async def make_deployer(
-    engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[MakeDeployer]:
-    """A deployer on the private engine, with waits that are short enough for a test."""
-    monkeypatch.setenv("DOCKER_HOST", engine.docker_host)
-    made: list[Deployer] = []
-    async with Engine.connect() as connection:
-
-        def make(credentials: Credentials | None = None, **changes: Any) -> Deployer:
-            defaults: dict[str, Any] = {
-                "deploy_time": 5,
-                "monitor": 0.5,
-                "own_id": None,
-                "stopping": asyncio.Event(),
-                "repair_every": 0.5,
-            }
-            puller = Puller(connection, credentials, longest_wait=0.2)
-            made.append(Deployer(connection, puller, **(defaults | changes)))
-            return made[-1]
-
-        yield make
-        for deployer in made:
-            await deployer.close()
-
-
-@pytest.fixture
-def deploy(make_deployer: MakeDeployer) -> Callable[..., Awaitable[Report]]:
-    """Deploy `image:tag` with a new deployer."""
-
-    async def run(reference: str, **changes: Any) -> Report:
-        return await make_deployer(**changes).deploy(request_for(reference))
-
-    return run
-
-
-def request_for(reference: str, **more: Any) -> DeployRequest:
-    name, _, tag = reference.rpartition(":")
-    return DeployRequest(ImageRef(ImageName.parse(name), tag), **more)
-
-
-def leftovers(engine: PrivateEngine) -> list[str]:
-    return engine.docker("ps", "-a", "--filter=name=lookout-(new|old|rb)", "--format={{.Names}}").split()
-
-
-Deploy = Callable[..., Awaitable[Report]]
 
 
 async def test_a_new_tag_replaces_the_container_and_keeps_what_is_the_users(

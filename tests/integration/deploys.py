@@ -1,0 +1,65 @@
+"""What the tests of deploys share: what to ask for, and how to copy a container without starting it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lookout.engine import Engine
+from lookout.model import DeployRequest, ImageName, ImageRef, Json
+from lookout.recreate import Surroundings, recreate
+from testbed.engine import PrivateEngine
+
+
+def request_for(reference: str, **more: Any) -> DeployRequest:
+    name, _, tag = reference.rpartition(":")
+    return DeployRequest(ImageRef(ImageName.parse(name), tag), **more)
+
+
+def leftovers(engine: PrivateEngine) -> list[str]:
+    """Names of containers that an unfinished swap has left."""
+    return engine.docker("ps", "-a", "--filter=name=lookout-(new|old|rb)", "--format={{.Names}}").split()
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A container that was made, but not started, as a copy of another one."""
+
+    id: str
+    inspect: Json  # of the copy, in the API version that Lookout uses
+    request: Json  # the create request that made it
+    remarks: tuple[str, ...]
+    name: str  # its temporary name
+
+
+async def clone(
+    engine: Engine, container: str, reference: str, *, successors: Mapping[str, str] | None = None
+) -> Clone:
+    """Copy `container` onto the image `reference`, which the engine has, exactly as a deploy would.
+
+    `successors` are containers that were replaced meanwhile: old id to new id.
+    """
+    old, new_image = await engine.container(container), await engine.image(reference)
+    others = [await engine.container(other) for other in await engine.containers(every=True)]
+    around = Surroundings(
+        host_name=(await engine.info())["Name"],
+        containers=frozenset(word for c in others for word in (c["Id"], c["Name"].lstrip("/"))),
+        networks=frozenset(await engine.networks()),
+        successors=successors or {},
+    )
+    plan = recreate(
+        old,
+        await engine.image(old["Image"]),
+        new_image,
+        reference,
+        await engine.api(),
+        around,
+        await engine.changes(old["Id"]),
+    )
+    made = await engine.create(plan.name, plan.body)
+    for network in plan.disconnect:
+        await engine.detach(network, made)
+    for network, endpoint in plan.connect:
+        await engine.attach(network, made, endpoint)
+    for path in plan.archives:
+        await engine.copy_files(old["Id"], made, path)
+    return Clone(made, await engine.container(made), plan.body, plan.remarks, plan.name)
