@@ -21,8 +21,8 @@ PACKAGES = {
         *("libip4tc2", "libip6tc2", "libxtables12", "libmnl0", "libnftnl11"),
         *("libnfnetlink0", "libnetfilter-conntrack3"),
     ),
-    "trixie": ("docker.io", "docker-cli", "containerd"),
-    "forky": ("docker.io", "docker-cli", "containerd"),
+    "trixie": ("docker.io", "docker-cli", "docker-compose", "containerd"),
+    "forky": ("docker.io", "docker-cli", "docker-compose", "containerd"),
 }
 
 
