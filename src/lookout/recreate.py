@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from lookout import mounts, names, networks, overrides
+from lookout import mounts, names, networks, overrides, pins
 from lookout.errors import CopyRefused
 from lookout.model import Json, Reference
 from lookout.surroundings import Surroundings
@@ -72,7 +72,8 @@ def recreate(
     defaults, new_defaults = old_image.get("Config") or {}, new_image.get("Config") or {}
     storage = mounts.storage(container, defaults, around)
     attachment = networks.attachment(container, api, around)
-    said = overrides.overrides(config, defaults, host.get("PortBindings") or {})
+    pinned = pins.of(container)
+    said = overrides.overrides(config, defaults, host.get("PortBindings") or {}, pinned)
     body = {
         **{key: value for key, value in config.items() if key not in RULED and value is not None},
         **said,
@@ -92,7 +93,7 @@ def recreate(
         connect=attachment.connect,
         archives=_archives(container, changes or ()),
         remarks=(
-            *overrides.remarks(config, defaults),
+            *overrides.remarks(config, defaults, pinned),
             *mounts.remarks(container, defaults, new_defaults, around),
             *networks.remarks(container, api, around),
             *_port_remarks(host),

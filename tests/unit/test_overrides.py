@@ -1,15 +1,17 @@
 """What the user said is told from what the image said; the rest follows the new image."""
 
 import posixpath
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.unit.inspected import ENGINES, container, copied, image
 
 from lookout.model import Json
 from lookout.overrides import command, env, overrides, remarks
+from lookout.pins import NO_PINS, Pins, of
 
 V1 = image("v1")["Config"]
 
@@ -282,8 +284,8 @@ def requests() -> st.SearchStrategy[Json]:
     ).map(lambda drawn: drawn[0] | {"Entrypoint": drawn[1], "Env": [*drawn[2], *drawn[0]["Env"]]})
 
 
-def again(config: Json, old: Json, new: Json, published: Collection[str]) -> Json:
-    return merged(overrides(config, old, published), new)
+def again(config: Json, old: Json, new: Json, published: Collection[str], pins: Pins = NO_PINS) -> Json:
+    return merged(overrides(config, old, published, pins), new)
 
 
 @given(requests(), configs("one"), configs("two"))
@@ -298,3 +300,74 @@ def test_a_copy_is_what_the_same_request_would_have_made_of_the_new_image(
 def test_a_copy_on_the_same_image_changes_nothing(said: Json, same: Json) -> None:
     config = merged(said, same)
     assert again(config, same, same, ()) == config
+
+
+#: What each word of `lookout.pin` keeps of a Config, in a form that is equal where an engine does the same.
+KEPT: dict[str, Callable[[Json], Any]] = {
+    "user": lambda config: config["User"] or "0",
+    "workdir": lambda config: config["WorkingDir"] or "/",
+    "stop-signal": lambda config: config["StopSignal"] or "SIGTERM",
+    "entrypoint": lambda config: (config.get("Entrypoint") or [], config["Cmd"] or []),
+    "cmd": lambda config: config["Cmd"] or [],
+    "healthcheck": lambda config: _checked(config["Healthcheck"]),
+    "env": lambda config: config["Env"],
+    "env:A": lambda config: _entries(config, "A"),
+    "env:C": lambda config: _entries(config, "C"),
+    "labels": lambda config: list(config["Labels"].items()),
+    "label:B": lambda config: [value for key, value in config["Labels"].items() if key == "B"],
+    "expose": lambda config: list(config["ExposedPorts"]),
+    "expose:1": lambda config: [port for port in config["ExposedPorts"] if port == "1/tcp"],
+}
+FIELDS = {
+    "User": {"user"},
+    "WorkingDir": {"workdir"},
+    "StopSignal": {"stop-signal"},
+    "Cmd": {"cmd", "entrypoint"},
+    "Entrypoint": {"cmd", "entrypoint"},
+    "Healthcheck": {"healthcheck"},
+    "Env": {"env", "env:A", "env:C"},
+    "Labels": {"labels", "label:B"},
+    "ExposedPorts": {"expose", "expose:1"},
+}
+
+
+def pinned(config: Json) -> Pins:
+    return of({"Name": "/api", "Config": config, "HostConfig": {}})
+
+
+def _checked(check: Json) -> object:
+    test = check.get("Test") or ["NONE"]
+    return test if test == ["NONE"] else (test, check.get("Retries") or 3)
+
+
+def _entries(config: Json, key: str) -> list[str]:
+    return [entry for entry in config["Env"] if entry.partition("=")[0] == key]
+
+
+@given(
+    requests(), st.tuples(configs("one"), configs("two"), configs("three")), st.sets(st.sampled_from([*KEPT]))
+)
+def test_what_is_pinned_stays_on_every_image_and_the_rest_follows_it(
+    said: Json, images: tuple[Json, Json, Json], words: set[str]
+) -> None:
+    old, new, newest = images
+    first = merged(said, old)
+    assume(first["Cmd"] or first.get("Entrypoint"))  # an engine makes no container without either
+    first["Labels"]["lookout.pin"] = ",".join(words)
+
+    second = again(first, old, new, said["ExposedPorts"], pinned(first))
+    third = again(second, new, newest, said["ExposedPorts"], pinned(second))
+
+    for word in words:
+        kept, now, later = (KEPT[word](config) for config in (first, second, third))
+        if word == "env":  # what only the new image has comes behind it
+            assert now[: len(kept)] == kept
+            assert later[: len(now)] == now
+        elif word in ("labels", "expose"):
+            assert set(kept) <= set(now) <= set(later)
+        elif kept or ":" not in word:
+            assert kept == now == later
+    unpinned = again(first, old, new, said["ExposedPorts"])
+    for field, its_words in FIELDS.items():
+        if not words & its_words:
+            assert second.get(field) == unpinned.get(field)
