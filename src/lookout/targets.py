@@ -11,6 +11,10 @@ from pathlib import Path
 from lookout.model import ImageName, ImageRef, Json, Reference
 from lookout.names import is_leftover_name
 
+#: The user's word on whether Lookout may replace this container.
+ENABLE = "lookout.enable"
+_YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
 SWARM_LABELS = ("com.docker.swarm.task.id", "com.docker.swarm.service.id")
 
 _STARTED = int(time.time())
@@ -50,20 +54,31 @@ def name_of(container: Json) -> str:
     return str(container["Name"]).lstrip("/")
 
 
-def match(container: Json, image: Json | None, wanted: ImageName, own_id: str | None) -> Target | None:
+def match(
+    container: Json,
+    image: Json | None,
+    wanted: ImageName,
+    own_id: str | None,
+    *,
+    require_label: bool = False,
+) -> Target | None:
     """The container as a target if it is one of `wanted`.
 
     By the reference it was created from, which stays true when the tag moves on. One that was
-    created from an image id matches only where that image, given as `image`, is of this one
-    repository.
+    created from an image id belongs to the repository of that image, given as `image`; where the
+    image has several of them, nothing tells which one was meant, and it is left alone.
     """
+    why = why_left_alone(container, own_id, require_label)
     if created_from_id(container):
-        reference = None
-        matches = _repositories(image or {}) == {wanted}
-    else:
-        reference = Reference.parse(container["Config"]["Image"])
-        matches = reference is not None and reference.name == wanted
-    return Target(container, reference, _why_left_alone(container, own_id)) if matches else None
+        names = _repositories(image or {})
+        if len(names) > 1:
+            listed = ", ".join(sorted(map(str, names)))
+            why = why or f"was created from an image id, and that image has several names: {listed}"
+        return Target(container, None, why) if wanted in names else None
+    reference = Reference.parse(container["Config"]["Image"])
+    if reference is None or reference.name != wanted:
+        return None
+    return Target(container, reference, why)
 
 
 def created_from_id(container: Json) -> bool:
@@ -81,7 +96,8 @@ def _repositories(image: Json) -> set[ImageName]:
     return {reference.name for text in texts if (reference := Reference.parse(text))}
 
 
-def _why_left_alone(container: Json, own_id: str | None) -> str:
+def why_left_alone(container: Json, own_id: str | None, require_label: bool) -> str:
+    """Why Lookout does not touch this container, to be read after its name; empty where it may."""
     labels = container["Config"].get("Labels") or {}
     if container["Id"] == own_id:
         return "is Lookout itself"
@@ -89,9 +105,22 @@ def _why_left_alone(container: Json, own_id: str | None) -> str:
         return "is what an interrupted swap has left over"
     if any(label in labels for label in SWARM_LABELS):
         return "is a Swarm task"
+    if why := _not_enabled(labels.get(ENABLE), require_label):
+        return why
     if container["State"].get("Paused"):
         return "is paused"
     return ""
+
+
+def _not_enabled(value: str | None, require_label: bool) -> str:
+    if value is None:
+        return f"is not labelled {ENABLE}=true, which RequireLabel asks for" if require_label else ""
+    word = value.strip().lower()
+    if word in _YES:
+        return ""
+    if word in _NO:
+        return f"is labelled {ENABLE}=false"
+    return f"is labelled {ENABLE}={value[:40]!a}: expected true or false"
 
 
 def dependents(container: Json, others: Iterable[Json]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lookout.model import ImageName, ImageRef, Json
-from lookout.targets import Target, dependents, match, own_id
+from lookout.targets import Target, dependents, match, own_id, why_left_alone
 
 OLD_ID, NEW_ID = "sha256:" + "1a" * 32, "sha256:" + "2b" * 32
 API = ImageName("ghcr.io", "acme/api")
@@ -49,9 +49,33 @@ def test_spellings_of_one_repository_match_each_other(image: str) -> None:
 
 @pytest.mark.parametrize("image", [OLD_ID, OLD_ID[7:], OLD_ID[7:19], OLD_ID[:19]])
 def test_a_container_made_from_an_image_id_matches_if_the_image_has_only_this_repository(image: str) -> None:
-    assert found(image, tags=["ghcr.io/acme/api:41", "ghcr.io/acme/api:latest"])
-    assert not found(image, tags=["ghcr.io/acme/api:41", "ghcr.io/acme/web:41"])
+    target = found(image, tags=["ghcr.io/acme/api:41", "ghcr.io/acme/api:latest"])
+    assert target
+    assert not target.left_alone
+    assert not found(image, tags=["ghcr.io/acme/web:41"])
     assert not found(image, tags=[])
+
+
+def test_a_container_made_from_the_id_of_an_image_with_several_names_is_left_alone() -> None:
+    tags = ["ghcr.io/acme/web:41", "ghcr.io/acme/api:41", "ghcr.io/acme/api:latest"]
+    target = found(OLD_ID, tags=tags)
+    assert target
+    assert target.left_alone.endswith("several names: ghcr.io/acme/api, ghcr.io/acme/web")
+    assert not found(OLD_ID, ImageName("ghcr.io", "acme/other"), tags=tags)
+
+
+def test_the_names_of_an_image_are_those_of_its_digests_too() -> None:
+    image = {"RepoTags": ["ghcr.io/acme/api:41"], "RepoDigests": ["ghcr.io/acme/web@sha256:" + "a" * 64]}
+    target = match(container(OLD_ID), image, API, None)
+    assert target
+    assert "several names" in target.left_alone
+    assert match(container(OLD_ID), {"RepoDigests": ["ghcr.io/acme/api@sha256:" + "a" * 64]}, API, None)
+
+
+def test_what_holds_of_the_container_itself_comes_before_the_names_of_its_image() -> None:
+    target = found(OLD_ID, tags=["ghcr.io/acme/api:1", "web:1"], labels={"lookout.enable": "false"})
+    assert target
+    assert target.left_alone == "is labelled lookout.enable=false"
 
 
 def test_a_repository_that_looks_like_a_short_id_of_another_image_is_a_name() -> None:
@@ -90,6 +114,7 @@ def test_it_runs_an_image_if_tag_and_content_agree(image: str, tag: str, image_i
     [
         ({}, ""),
         ({"State": {"Running": True, "Paused": True}}, "is paused"),
+        ({"State": {"Running": True, "Restarting": True, "Paused": False}}, ""),
         ({"labels": {"com.docker.swarm.task.id": "t"}}, "is a Swarm task"),
         ({"labels": {"com.docker.swarm.service.id": "s"}}, "is a Swarm task"),
         ({"Name": "/api.lookout-new.0123456789ab"}, "left over"),
@@ -101,6 +126,45 @@ def test_some_containers_are_left_alone_with_a_reason(changes: Json, reason: str
     assert target
     assert reason in target.left_alone
     assert bool(reason) == bool(target.left_alone)
+
+
+@pytest.mark.parametrize(
+    ("value", "unless_required", "if_required"),
+    [
+        *((word, "", "") for word in ("true", "1", "yes", "on", " TRUE ", "Yes")),
+        *(
+            (word, "is labelled lookout.enable=false", "is labelled lookout.enable=false")
+            for word in ("false", "0", "no", "off", "False\t", " NO ")
+        ),
+        (None, "", "is not labelled lookout.enable=true, which RequireLabel asks for"),
+    ],
+)
+def test_a_label_says_whether_a_container_may_be_replaced(
+    value: str | None, unless_required: str, if_required: str
+) -> None:
+    labels = {"other": "x"} if value is None else {"lookout.enable": value}
+    inspected = container("ghcr.io/acme/api:41", labels=labels)
+    for required, reason in ((False, unless_required), (True, if_required)):
+        target = match(inspected, None, API, None, require_label=required)
+        assert target
+        assert target.left_alone == why_left_alone(inspected, None, required) == reason
+
+
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("value", ["", "flase", "enabled", "maybe\n\x1b[31m" + "x" * 500])
+def test_a_label_that_says_neither_yes_nor_no_leaves_the_container_alone(value: str, required: bool) -> None:
+    reason = why_left_alone(container("x", labels={"lookout.enable": value}), None, required)
+    assert reason.startswith(f"is labelled lookout.enable={value[:5]!a}"[:-1])
+    assert reason.endswith(": expected true or false")
+    assert len(reason) < 150
+    assert reason.isprintable()
+
+
+def test_a_label_that_allows_it_does_not_outweigh_other_reasons() -> None:
+    labels = {"lookout.enable": "true", "com.docker.swarm.task.id": "t"}
+    assert why_left_alone(container("x", labels=labels), None, True) == "is a Swarm task"
+    paused = container("x", labels={"lookout.enable": "true"}, State={"Running": True, "Paused": True})
+    assert why_left_alone(paused, None, True) == "is paused"
 
 
 def test_lookout_leaves_itself_alone() -> None:
