@@ -4,7 +4,7 @@ import os
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -60,6 +60,10 @@ def _level(value: Any) -> Any:
     return _OTHER_LEVELS.get(_lower(value), _lower(value))
 
 
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
 def _queue_url(value: str) -> str:
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.hostname or not url.path.strip("/"):
@@ -74,10 +78,10 @@ def _queue_url(value: str) -> str:
     return value
 
 
-class Settings(BaseSettings):
-    """Every setting of Lookout itself; AWS and Docker settings are those of their SDKs.
+class EngineSettings(BaseSettings):
+    """The settings of what is done on the engine; those of the Docker SDK are its own.
 
-    Names are written `SqsQueueUrl` or `SQS_QUEUE_URL`. The environment wins over `.env`, and
+    Names are written `MonitorSeconds` or `MONITOR_SECONDS`. The environment wins over `.env`, and
     `.env` over a file of that name under `/run/secrets`. An empty value counts as not set.
     """
 
@@ -93,20 +97,11 @@ class Settings(BaseSettings):
         str_strip_whitespace=True,
     )
 
-    sqs_queue_url: Annotated[str, AfterValidator(_queue_url)] = Field(
-        description="The queue that brings the deploys."
-    )
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = Field(
         LogLevel.INFO, description="debug, info, warning, error or critical."
     )
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(
         LogFormat.TEXT, description="text for people, json for log collectors."
-    )
-    poll_time_seconds: int = Field(20, ge=1, le=20, description="How long one receive call waits.")
-    host_id: str | None = Field(
-        None,
-        max_length=255,
-        description="Messages that carry a HostId are deployed only where it is this.",
     )
     deploy_time_seconds: int = Field(
         30,
@@ -120,11 +115,9 @@ class Settings(BaseSettings):
         le=3600,
         description="How long a new container must run before the old one is removed.",
     )
-    max_messages: int = Field(
-        32, ge=1, le=1000, description="How many messages are held at the same time at most."
-    )
-    stop_grace_seconds: float = Field(
-        8, ge=1, le=3600, description="How long Lookout may take to end after SIGTERM."
+    require_label: Annotated[bool, BeforeValidator(_stripped)] = Field(
+        False,
+        description="Whether only containers labelled lookout.enable=true are replaced.",
     )
     registry_username: str | None = Field(None, description="User name at the registry.")
     registry_password: SecretStr | None = Field(
@@ -148,6 +141,26 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, object]:
         """The settings by their public names, for the log; secrets are masked."""
         return {to_pascal(name): value for name, value in self.model_dump(mode="json").items()}
+
+
+class Settings(EngineSettings):
+    """Every setting of Lookout itself: those of the queue too. AWS settings are those of its SDK."""
+
+    sqs_queue_url: Annotated[str, AfterValidator(_queue_url)] = Field(
+        description="The queue that brings the deploys."
+    )
+    poll_time_seconds: int = Field(20, ge=1, le=20, description="How long one receive call waits.")
+    host_id: str | None = Field(
+        None,
+        max_length=255,
+        description="Messages that carry a HostId are deployed only where it is this.",
+    )
+    max_messages: int = Field(
+        32, ge=1, le=1000, description="How many messages are held at the same time at most."
+    )
+    stop_grace_seconds: float = Field(
+        8, ge=1, le=3600, description="How long Lookout may take to end after SIGTERM."
+    )
 
     @property
     def region(self) -> str | None:
@@ -174,16 +187,28 @@ class Settings(BaseSettings):
         return f"{url.scheme}://{url.netloc}"
 
 
+Kind = TypeVar("Kind", bound=EngineSettings)
+
+
 def load(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR) -> Settings:
-    """Read the settings; raises WrongSettings with a line for each wrong one, never a secret.
+    """Read every setting; raises WrongSettings with a line for each wrong one, never a secret.
 
     The variables of the AWS and Docker SDKs that stand in `.env` join the environment, where those
     SDKs look for them.
     """
+    return _load(Settings, env_file, secrets_dir)
+
+
+def load_for_plan(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR) -> EngineSettings:
+    """The same without a queue: its settings may be missing or wrong."""
+    return _load(EngineSettings, env_file, secrets_dir)
+
+
+def _load(kind: type[Kind], env_file: Path, secrets_dir: Path) -> Kind:
     try:
         _drop_blanks()
         _share_with_sdks(env_file)
-        return Settings(  # type: ignore[call-arg]
+        return kind(  # type: ignore[call-arg]
             _env_file=env_file,
             _secrets_dir=secrets_dir if secrets_dir.is_dir() else None,
         )
@@ -213,4 +238,6 @@ def _line(error: ErrorDetails) -> str:
     name = name if name[:1].isupper() else to_pascal(name)  # a default is reported by the field's own name
     if error["type"] == "missing":
         return f"{name}: is required; set it in the environment or in {ENV_FILE}"
+    if error["type"] == "bool_parsing":
+        return f"{name}: should be true or false"
     return f"{name}: {error['msg'].removeprefix('Value error, ').removeprefix('Input ')}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lookout.errors import WrongSettings
-from lookout.settings import LogFormat, LogLevel, Settings, load
+from lookout.settings import EngineSettings, LogFormat, LogLevel, Settings, load, load_for_plan
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/deploys"
 Load = Callable[..., Settings]
@@ -44,6 +44,7 @@ def test_one_setting_is_enough_and_the_others_have_defaults(load_with: Load) -> 
         "HostId": None,
         "DeployTimeSeconds": 30,
         "MonitorSeconds": 5,
+        "RequireLabel": False,
         "MaxMessages": 32,
         "StopGraceSeconds": 8,
         "RegistryUsername": None,
@@ -93,20 +94,22 @@ def test_every_wrong_setting_gets_one_line_with_its_name_and_no_secret(load_with
                 "LogLevel": "loud",
                 "POLL_TIME_SECONDS": "21",
                 "DeployTimeSeconds": "soon",
+                "REQUIRE_LABEL": "perhaps",
                 "MaxMessages": "0",
                 "StopGraceSeconds": "-1",
                 "RegistryPassword": "hunter2",
             }
         )
     lines = caught.value.lines
-    assert [line.partition(":")[0] for line in lines] == [
-        "SqsQueueUrl",
-        "LogLevel",
-        "PollTimeSeconds",
+    assert sorted(line.partition(":")[0] for line in lines) == [
         "DeployTimeSeconds",
+        "LogLevel",
         "MaxMessages",
-        "StopGraceSeconds",
+        "PollTimeSeconds",
         "RegistryPassword",
+        "RequireLabel",
+        "SqsQueueUrl",
+        "StopGraceSeconds",
     ]
     assert not any("hunter2" in line or "\n" in line for line in lines)
 
@@ -190,3 +193,70 @@ def test_files_that_cannot_be_read_are_wrong_settings(load_with: Load, tmp_path:
     with pytest.raises(WrongSettings) as caught:
         load(tmp_path / "none", tmp_path / "secrets")
     assert len(caught.value.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("true", True),
+        (" True ", True),
+        ("1", True),
+        ("yes", True),
+        ("ON", True),
+        ("off", False),
+        ("0", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["RequireLabel", "REQUIRE_LABEL"])
+def test_a_switch_is_read_in_any_spelling(load_with: Load, name: str, value: str, meant: bool) -> None:
+    assert load_with({"SqsQueueUrl": URL, name: value}).require_label is meant
+
+
+@pytest.mark.parametrize("value", ["perhaps", "2", "tru", "true false"])
+def test_a_switch_that_is_neither_on_nor_off_is_one_clear_line(load_with: Load, value: str) -> None:
+    with pytest.raises(WrongSettings) as caught:
+        load_with({"SqsQueueUrl": URL, "RequireLabel": value})
+    assert caught.value.lines == ["RequireLabel: should be true or false"]
+
+
+@pytest.fixture
+def load_engine_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., EngineSettings]:
+    """Load what concerns the engine from these variables and this `.env`."""
+
+    def make(env: dict[str, str], dotenv: str = "") -> EngineSettings:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        (tmp_path / ".env").write_text(dotenv)
+        return load_for_plan(tmp_path / ".env", tmp_path / "secrets")
+
+    return make
+
+
+@pytest.mark.parametrize("queue", [{}, {"SqsQueueUrl": "deploys", "MaxMessages": "none"}])
+def test_a_plan_needs_no_setting_of_the_queue(
+    load_engine_with: Callable[..., EngineSettings], queue: dict[str, str]
+) -> None:
+    settings = load_engine_with(queue | {"MonitorSeconds": "7", "REQUIRE_LABEL": "true"}, "LogLevel=debug\n")
+    assert (settings.monitor_seconds, settings.require_label) == (7, True)
+    assert settings.log_level is LogLevel.DEBUG
+    assert not hasattr(settings, "sqs_queue_url")
+
+
+def test_a_plan_names_every_wrong_setting_of_the_engine_in_the_same_words_as_the_daemon(
+    load_with: Load, load_engine_with: Callable[..., EngineSettings]
+) -> None:
+    wrong = {"MonitorSeconds": "-1", "RequireLabel": "perhaps", "RegistryPassword": "hunter2"}
+    with pytest.raises(WrongSettings) as planning:
+        load_engine_with(wrong)
+    with pytest.raises(WrongSettings) as running:
+        load_with(wrong | {"SqsQueueUrl": URL})
+    assert [line.partition(":")[0] for line in planning.value.lines] == [*wrong]
+    assert planning.value.lines == running.value.lines
+
+
+def test_a_plan_shares_the_variables_of_the_sdks_too(
+    load_engine_with: Callable[..., EngineSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    load_engine_with({}, "DOCKER_HOST=tcp://docker:2375\n")
+    assert os.environ["DOCKER_HOST"] == "tcp://docker:2375"
