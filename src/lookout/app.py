@@ -122,6 +122,7 @@ async def _serve(
         deploy_time=settings.deploy_time_seconds,
         monitor=settings.monitor_seconds,
         own_id=own_id(),
+        require_label=settings.require_label,
         stopping=stopping,
         engine_patience=pace.engine_patience,
         repair_every=pace.repair_every,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lookout.errors import CopyRefused
 from lookout.model import Json
+from lookout.plan import Change
 from lookout.surroundings import Surroundings
 
 _VOLUME_FOLDER = re.compile(r"/volumes/([^/]+)/_data$")
@@ -31,9 +32,9 @@ class Storage:
 def storage(container: Json, defaults: Json, around: Surroundings) -> Storage:
     """Everything that is mounted in `container`, whose image has the Config `defaults`."""
     host = container["HostConfig"]
-    mounted = _mounted(container)
-    binds = [_with_name(bind, mounted) for bind in host.get("Binds") or []]
-    mounts = [_with_source(mount, mounted) for mount in host.get("Mounts") or []]
+    there = mounted(container)
+    binds = [_with_name(bind, there) for bind in host.get("Binds") or []]
+    mounts = [_with_source(mount, there) for mount in host.get("Mounts") or []]
     sources = [
         _followed(source, around) for source in host.get("VolumesFrom") or [] if _resolves(source, around)
     ]
@@ -50,7 +51,7 @@ def storage(container: Json, defaults: Json, around: Surroundings) -> Storage:
     )
 
 
-def _mounted(container: Json) -> dict[str, Json]:
+def mounted(container: Json) -> dict[str, Json]:
     """What is mounted where. The destinations are normalised: `/d/` is asked for, `/d` shown."""
     return {_path(mount["Destination"]): mount for mount in container.get("Mounts") or []}
 
@@ -59,19 +60,19 @@ def _path(destination: str) -> str:
     return "/" + posixpath.normpath(destination).lstrip("/")
 
 
-def _with_name(bind: str, mounted: dict[str, Json]) -> str:
+def _with_name(bind: str, there: dict[str, Json]) -> str:
     """A bind that is a path alone made an anonymous volume; ask for that very volume."""
-    mount = mounted.get(_path(bind))
+    mount = there.get(_path(bind))
     return _bind(mount) if mount else bind
 
 
-def _with_source(asked: Json, mounted: dict[str, Json]) -> Json:
+def _with_source(asked: Json, there: dict[str, Json]) -> Json:
     """`--mount type=volume` without a source made an anonymous volume too."""
-    mount = mounted.get(_path(asked["Target"]))
+    mount = there.get(_path(asked["Target"]))
     if asked.get("Type") != "volume" or asked.get("Source") or not mount:
         return asked
     options = (asked.get("VolumeOptions") or {}) | {"NoCopy": True}
-    return asked | {"Source": _volume_name(mount), "VolumeOptions": options}
+    return asked | {"Source": volume_name(mount), "VolumeOptions": options}
 
 
 def _bind(mount: Json) -> str:
@@ -82,7 +83,7 @@ def _bind(mount: Json) -> str:
     """
     options = [] if mount["RW"] else ["ro"]
     if mount["Type"] == "volume":
-        return _joined(_volume_name(mount), mount["Destination"], [*options, "nocopy"])
+        return _joined(volume_name(mount), mount["Destination"], [*options, "nocopy"])
     if mount["Propagation"] not in ("", _DEFAULT_PROPAGATION):
         options.append(mount["Propagation"])
     return _joined(mount["Source"], mount["Destination"], options)
@@ -92,8 +93,8 @@ def _joined(source: str, destination: str, options: list[str]) -> str:
     return ":".join([source, destination, *([",".join(options)] if options else [])])
 
 
-def _volume_name(mount: Json) -> str:
-    """Engine 28 leaves the name out where the bind was a path alone; its folder still tells it."""
+def volume_name(mount: Json) -> str:
+    """The name of what is mounted. Engine 28 leaves it out where the bind was a path alone; its folder tells it."""
     if name := mount.get("Name"):
         return str(name)
     if folder := _VOLUME_FOLDER.search(mount["Source"]):
@@ -119,7 +120,7 @@ def _carried(container: Json, around: Surroundings) -> dict[str, Json]:
     inherited = bool(sources) and all(_resolves(source, around) for source in sources)
     return {
         path: mount
-        for path, mount in _mounted(container).items()
+        for path, mount in mounted(container).items()
         if path not in asked and (path in declared or not inherited)
     }
 
@@ -141,7 +142,7 @@ def _volumes(container: Json, defaults: Json, carried: Iterable[str]) -> Json:
 
 
 def _resolves(source: str, around: Surroundings) -> bool:
-    return around.holds(around.successor(_container(source)))
+    return around.holds(_container(source))
 
 
 def _container(source: str) -> str:
@@ -150,7 +151,10 @@ def _container(source: str) -> str:
 
 
 def _followed(source: str, around: Surroundings) -> str:
+    """An id goes to the successor; a name will be the successor's by itself."""
     container, colon, mode = source.partition(":")
+    if container in around.containers.values():
+        return source
     return around.successor(container) + colon + mode
 
 
@@ -166,3 +170,10 @@ def remarks(container: Json, defaults: Json, new: Json, around: Surroundings) ->
                 f"{_container(source)}, whose volumes it shares, is gone; "
                 "they are mounted by name from now on"
             )
+
+
+def changes(container: Json, new: Json) -> Iterator[Change]:
+    """The volumes that the new image, whose Config is `new`, declares where nothing is mounted yet."""
+    taken = {*mounted(container), *(_path(tmpfs) for tmpfs in container["HostConfig"].get("Tmpfs") or {})}
+    for path in sorted(set(_paths(new.get("Volumes"))) - taken):
+        yield Change(f"Volumes {path}", None, "a new volume")

@@ -2,6 +2,8 @@
 
 import re
 
+from lookout.model import Json
+
 PREFIX = "lookout.swap."
 #: Full id of the container that this one takes over from.
 REPLACES = PREFIX + "replaces"
@@ -17,6 +19,11 @@ BY = PREFIX + "by"
 STOP_FIRST = "stop-first"
 
 _LEFTOVER = re.compile(r"\.lookout-(?:new|old|rb)\.[0-9a-f]{12}$")
+
+
+def name_of(container: Json) -> str:
+    """The name of an inspected container, as people write it."""
+    return str(container["Name"]).lstrip("/")
 
 
 def short_id(container_id: str) -> str:

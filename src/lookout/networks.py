@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lookout.model import Json
 from lookout.names import short_id
+from lookout.plan import Dropped
 from lookout.surroundings import Surroundings, is_id, is_short_id
 
 #: The first API that takes several networks, each with its own MAC address, at create.
@@ -205,11 +206,32 @@ def remarks(container: Json, api: tuple[int, int], around: Surroundings) -> Iter
             f"the hostname {hostname} is kept, but it looks like the id of an earlier container "
             "that a careless copy has turned into a setting"
         )
-    stale = {
-        alias for name in _networks(container) for alias in _aliases(container, name) if _stale(alias, around)
-    }
-    for alias in sorted(stale):
-        yield f"the network alias {alias} is the id of a container that is gone; it is dropped"
     asked, mode = _asked_mode(container), _mode(container, around)
     if not mode.startswith(asked):
         yield f"the network {short_id(asked)} is gone; {mode} takes its place as the main network"
+
+
+def dropped(container: Json, api: tuple[int, int], around: Surroundings) -> Iterator[Dropped]:
+    """What inspect shows of the networks and is not configuration."""
+    hostname = container["Config"].get("Hostname")
+    if hostname == short_id(container["Id"]):
+        yield Dropped(f"Hostname {hostname}", "the engine made it of the old container's id")
+    mode = _mode(container, around)
+    if not has_own_networks(mode):
+        return
+    sent = dict(_endpoints(container, mode, api, around))
+    primary = _primary(mode, _networks(container))
+    for name, endpoint in _networks(container).items():
+        asked = sent.get(_key(mode) if name == primary else name, {})
+        address, fixed = endpoint.get("IPAddress"), (asked.get("IPAMConfig") or {}).get("IPv4Address")
+        if address and not fixed:
+            yield Dropped(f"address {address} on {name}", "the engine assigned it; the new one gets its own")
+        mac, kept = (
+            endpoint.get("MacAddress"),
+            asked.get("MacAddress") or container["Config"].get("MacAddress"),
+        )
+        if mac and mac != kept:
+            yield Dropped(f"MAC address {mac} on {name}", "the engine generated it")
+        for alias in _aliases(container, name):
+            if _stale(alias, around):
+                yield Dropped(f"alias {alias} on {name}", "it is the id of a container that is gone")

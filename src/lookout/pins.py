@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lookout.errors import CopyRefused
 from lookout.model import Json
+from lookout.names import name_of
 
 LABEL = "lookout.pin"
 
@@ -48,9 +49,8 @@ def of(container: Json) -> Pins:
 
     Raises CopyRefused for a word that means nothing: a misspelt pin must not lose what it was to keep.
     """
-    name = str(container["Name"]).lstrip("/")
     label = (container["Config"].get("Labels") or {}).get(LABEL) or ""
-    words = frozenset(_words(name, label))
+    words = frozenset(_words(name_of(container), label))
     has = {(what, part) for what in _ALL.values() for part in _parts(container, what)}
     has |= {(what, _EVERY) for what, _ in has} | {(field, _EVERY) for field in _FIELDS}
     return Pins(

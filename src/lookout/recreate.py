@@ -7,14 +7,15 @@ does not keep that command; `overrides`, `mounts` and `networks` each recover on
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 
-from lookout import mounts, names, networks, overrides, pins
+from lookout import merge, mounts, names, networks, overrides, pins
 from lookout.errors import CopyRefused
 from lookout.model import Json, Reference
+from lookout.names import name_of
+from lookout.plan import Dropped, Plan
 from lookout.surroundings import Surroundings
 
-__all__ = ["Copy", "CopyRefused", "Surroundings", "recreate"]
+__all__ = ["recreate"]
 
 #: Of compose: the id of the image that it has seen the container run on.
 COMPOSE_IMAGE = "com.docker.compose.image"
@@ -41,18 +42,6 @@ _ALWAYS_READONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sy
 _ADDED = 1  # `Kind` of a file in GET /containers/{id}/changes
 
 
-@dataclass(frozen=True)
-class Copy:
-    """How to make the new container; nothing in it needs another look at the old one."""
-
-    name: str  # its temporary name
-    body: Json  # the create request, with HostConfig and NetworkingConfig
-    disconnect: tuple[str, ...]  # networks to leave after create, before any is connected
-    connect: tuple[tuple[str, Json], ...]  # networks to join then, with their EndpointConfig
-    archives: tuple[str, ...]  # paths of files that live in the old container's own layer
-    remarks: tuple[str, ...]  # what could not be decided, and what will be different
-
-
 def recreate(
     container: Json,
     old_image: Json,
@@ -61,12 +50,12 @@ def recreate(
     api: tuple[int, int],
     around: Surroundings,
     changes: Sequence[Json] | None = None,
-) -> Copy:
-    """The copy of `container` on the image `reference`, to be started once `container` is stopped.
+) -> Plan:
+    """The plan for `container` on the image `reference`, to be started once `container` is stopped.
 
-    `old_image` is the image whose id the container carries, never the one that its tag means today.
-    All of them must be read with one and the same version of the API, and the request sent with it.
-    Raises CopyRefused where a container that this one depends on is gone.
+    `old_image` is the image whose id the container carries, never the one that its tag means today;
+    `changes` are the files of its own layer. All must be read with one and the same version of the
+    API, and the request sent with it. Raises CopyRefused where a faithful copy cannot be made.
     """
     config, host = container["Config"], container["HostConfig"]
     defaults, new_defaults = old_image.get("Config") or {}, new_image.get("Config") or {}
@@ -86,12 +75,22 @@ def recreate(
         body["Volumes"] = storage.volumes
     if attachment.at_create:
         body["NetworkingConfig"] = {"EndpointsConfig": attachment.at_create}
-    return Copy(
-        name=names.new_name(_name(container), container["Id"]),
+    return Plan(
+        container=container,
+        name=name_of(container),
+        new_name=names.new_name(name_of(container), container["Id"]),
+        image=reference,
+        image_id=new_image["Id"],
         body=body,
         disconnect=attachment.disconnect,
         connect=attachment.connect,
         archives=_archives(container, changes or ()),
+        changes=(*merge.changes(config, body, new_defaults), *mounts.changes(container, new_defaults)),
+        dropped=(
+            *_dropped_labels(config),
+            *networks.dropped(container, api, around),
+            *_dropped_masks(host, body["HostConfig"]),
+        ),
         remarks=(
             *overrides.remarks(config, defaults, pinned),
             *mounts.remarks(container, defaults, new_defaults, around),
@@ -102,16 +101,12 @@ def recreate(
     )
 
 
-def _name(container: Json) -> str:
-    return str(container["Name"]).lstrip("/")
-
-
 def _labels(container: Json, said: Json, reference: str, image_id: str) -> Json:
     """The user's labels, and those by which this swap can be finished or undone after a crash."""
     policy = container["HostConfig"].get("RestartPolicy") or {"Name": "no"}
     swap = {
         names.REPLACES: container["Id"],
-        names.NAME: _name(container),
+        names.NAME: name_of(container),
         names.MODE: names.STOP_FIRST,
         names.RESTART: json.dumps(policy),
     }
@@ -127,7 +122,8 @@ def _compose_image(container: Json, said: Json, reference: str, image_id: str) -
     old = Reference.parse(container["Config"]["Image"])
     new = Reference.parse(reference)
     same = old and new and (old.name, old.tag, old.digest) == (new.name, new.tag, new.digest)
-    return {COMPOSE_IMAGE: image_id} if same and COMPOSE_IMAGE in said else {}
+    moved = same and image_id != container["Image"]
+    return {COMPOSE_IMAGE: image_id} if moved and COMPOSE_IMAGE in said else {}
 
 
 def _host_config(container: Json, network_mode: str, around: Surroundings) -> Json:
@@ -151,10 +147,9 @@ def _namespace(container: Json, mode: str, around: Surroundings) -> str:
     kind, _, target = mode.partition(":")
     if kind != "container":
         return mode
-    target = around.successor(target)
     if not around.holds(target):
-        raise CopyRefused(f"{_name(container)} shares a namespace of container {target}, which is gone")
-    return f"container:{target}"
+        raise CopyRefused(f"{name_of(container)} shares a namespace of container {target}, which is gone")
+    return f"container:{around.successor(target)}"
 
 
 def _link(container: Json, link: str, around: Surroundings) -> str:
@@ -165,8 +160,8 @@ def _link(container: Json, link: str, around: Surroundings) -> str:
     target, _, alias = link.partition(":")
     name = names.final_name(target.lstrip("/"))
     if not around.holds(name):
-        raise CopyRefused(f"{_name(container)} is linked to container {name}, which is gone")
-    return f"{name}:{alias.rpartition('/')[2]}"
+        raise CopyRefused(f"{name_of(container)} is linked to container {name}, which is gone")
+    return f"{around.successor(name)}:{alias.rpartition('/')[2]}"
 
 
 def _is_default(paths: list[str], known: re.Pattern[str], core: set[str]) -> bool:
@@ -176,6 +171,22 @@ def _is_default(paths: list[str], known: re.Pattern[str], core: set[str]) -> boo
     the user wants nothing hidden, and stays as it is.
     """
     return core.issubset(paths) and all(map(known.fullmatch, paths))
+
+
+def _dropped_labels(config: Json) -> Iterator[Dropped]:
+    for label in config.get("Labels") or {}:
+        if label.startswith(names.PREFIX):
+            yield Dropped(f"Labels {label}", "it is about an earlier swap")
+        elif label == overrides.COMPOSE_REPLACE:
+            yield Dropped(f"Labels {label}", "it marks a container that compose has half replaced")
+
+
+def _dropped_masks(host: Json, sent: Json) -> Iterator[Dropped]:
+    for field in ("MaskedPaths", "ReadonlyPaths"):
+        if host.get(field) and field not in sent:
+            yield Dropped(field, "the default of the engine that made it; the present engine has its own")
+    if host.get("ContainerIDFile"):
+        yield Dropped("ContainerIDFile", "it was written by the client that made the container")
 
 
 def _archives(container: Json, changes: Sequence[Json]) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _SHORT_ID = re.compile(r"[0-9a-f]{12}")
@@ -13,20 +14,29 @@ class Surroundings:
     """The engine around one container, read at one moment."""
 
     host_name: str  # `Name` of GET /info
-    containers: frozenset[str]  # ids, and names without the leading slash
+    containers: Mapping[str, str]  # names without the leading slash, by id
     networks: frozenset[str]  # ids
-    #: Of containers that were replaced just now: old id to new id.
+    #: Of containers that the same deploy replaces: the name of the new one, by the id of the old.
     successors: Mapping[str, str] = field(default_factory=dict)
 
+    def find(self, reference: str) -> str | None:
+        """The id of the container that answers to this name, id, or beginning of an id."""
+        for container, name in self.containers.items():
+            if reference in (container, name):
+                return container
+        return next((c for c in self.containers if c.startswith(reference)), None)
+
     def holds(self, reference: str) -> bool:
-        """Whether a container answers to this name, id, or beginning of an id."""
-        return reference in self.containers or any(
-            is_id(known) and known.startswith(reference) for known in self.containers
-        )
+        """Whether a container answers to it, or has a successor that will."""
+        return self.find(reference) is not None or reference in self.successors
 
     def successor(self, reference: str) -> str:
-        """The container that stands now where `reference` stood: mostly itself."""
-        return self.successors.get(reference, reference)
+        """The container that will stand where `reference` stands: mostly itself."""
+        return self.successors.get(self.find(reference) or reference, reference)
+
+    def followed_by(self, successors: Mapping[str, str]) -> Self:
+        """The same, once these containers are replaced."""
+        return replace(self, successors=successors)
 
 
 def is_id(text: str) -> bool:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 
 import structlog
 
+from lookout import proof
 from lookout.engine import ENGINE_STOP_TIMEOUT, Engine
 from lookout.errors import (
     Conflict,
     EngineError,
     EngineUnavailable,
+    LookoutError,
     NotFound,
     NotReady,
     RolledBack,
@@ -23,9 +25,8 @@ from lookout.errors import (
 from lookout.model import Json
 from lookout.names import BY, REPLACES, old_name
 from lookout.patience import Patience
+from lookout.plan import NAMESPACES, Plan
 from lookout.ready import wait_until_ready
-from lookout.recreate import Copy
-from lookout.targets import name_of
 from lookout.unbroken import unbroken
 from lookout.undo import Undo, insist, rename
 
@@ -39,55 +40,79 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Swap:
-    """Create beside, stop the old, give its name to the new, start it, watch it, remove the old."""
+    """Create beside, stop the old, give its name to the new, start it, watch it, remove the old.
 
-    def __init__(
-        self,
-        engine: Engine,
-        old: Json,
-        copy: Copy,
-        image_id: str,
-        *,
-        by: str,
-        monitor: float,
-        deploy_time: float,
-    ) -> None:
-        self.name = name_of(old)
-        self.old_id = str(old["Id"])
-        self.failed = False
+    The caller takes the steps, so that containers which depend on each other can take them together,
+    and after a failure calls `undo` on all that were `touched`.
+    """
+
+    def __init__(self, engine: Engine, plan: Plan, *, by: str, monitor: float, deploy_time: float) -> None:
+        self.plan = plan
+        self.name = plan.name
+        self.new_id = ""
+        self.touched = False  # a step was begun that only `undo` takes back
         self._engine = engine
-        self._old = old
-        self._copy = copy
-        self._image_id = image_id
+        self._old = plan.container
         self._by = by
         self._monitor = monitor
         self._deploy_time = deploy_time
-        self._new_id = ""
-        self._stopped = False
+        self._stopped_at: float | None = None
         self._log = log.bind(container=self.name)
         self._surely = Patience(self._log)
-        self._undo = Undo(engine, old, copy.name, by, self._surely, self._log)
+        self._undo = Undo(engine, plan, by, self._surely, self._log)
+
+    async def prepare(self, new_ids: Mapping[str, str]) -> None:
+        """Create the new container beside the old one, and prove that it is what was planned.
+
+        `new_ids` are the ids of new containers that this one depends on, by their names. Raises
+        SwapRefused, and leaves nothing behind, where it could not be made or is another.
+        """
+        try:
+            body = _with_ids(self.plan.body, new_ids)
+            self.new_id = await self._create(body)
+            await self._connect_networks()
+            await self._carry_files()
+            await self._prove(body)
+        except asyncio.CancelledError:
+            await self._undo.discard()
+            raise
+        except Exception as exc:
+            await self._undo.discard()
+            self.new_id = ""
+            if not isinstance(exc, EngineError | EngineUnavailable):
+                raise
+            transient = isinstance(exc, EngineUnavailable) or exc.status != BAD_REQUEST
+            raise SwapRefused(f"{self.name}: {exc}", transient=transient) from exc
+
+    async def discard(self) -> None:
+        """Remove the new container again, if it was made and the old one was not touched yet."""
+        if self.new_id and not self.touched:
+            await self._undo.discard()
+
+    async def stop(self) -> None:
+        """Stop the old container, if it runs."""
+        if self.plan.runs and self._stopped_at is None:
+            self.touched = True
+            stopped_at = time.monotonic()
+            await self._surely(self._stop_old)
+            self._stopped_at = stopped_at
 
     async def replace(self) -> None:
         """Put the new container in the old one's place; the old one waits, stopped, for `commit`.
 
-        Raises SwapRefused where nothing was stopped, or the engine and not the image was to blame,
-        RolledBack where the image was no good, and RollbackFailed where the old container does not
-        run again. Cancelled, it undoes what it has done and then lets the cancellation pass.
+        Raises NotReady or an engine's error where that did not work; then `undo` is due.
         """
-        self._log.info("replacing", old_image=self._old["Config"]["Image"])
-        await self._create_beside()
-        stopped_at = time.monotonic()
-        try:
-            await self._surely(self._stop_old)
-            await self._take_place()
-            self._log.info("started", downtime_seconds=round(time.monotonic() - stopped_at, 2))
+        self._log.info("replacing", old_image=self._old["Config"]["Image"], new_image=self.plan.image)
+        await self.stop()
+        self.touched = True
+        await self._surely(rename, self._engine, self.plan.old_id, old_name(self.name, self.plan.old_id))
+        await self._surely(rename, self._engine, self.new_id, self.name)
+        if self._stopped_at is None:
+            return
+        await self._surely(self._engine.start, self.new_id)
+        self._log.info("started", downtime_seconds=round(time.monotonic() - self._stopped_at, 2))
+        if self._must_be_ready():
             await self._surely(self._wait_until_ready)
-        except asyncio.CancelledError:
-            await self._undo.run(in_a_hurry=True)
-            raise
-        except Exception as exc:  # noqa: BLE001  whatever it is, the old container comes back first
-            await self._give_up(exc)
 
     async def commit(self) -> None:
         """Remove the old container; its volumes stay."""
@@ -97,125 +122,115 @@ class Swap:
         finally:
             if removal.cancelled():
                 self._note_old("no time was left to remove it")
-        self._log.info("replaced", old_id=self.old_id[:12], new_id=self._new_id[:12])
+        self._log.info("replaced", old_id=self.plan.old_id[:12], new_id=self.new_id[:12])
 
-    async def undo(self) -> None:
-        """Bring the old container back after all; raises RollbackFailed."""
-        await self._undo.run()
+    def note(self, cause: Exception) -> None:
+        """Log why the old container comes back."""
+        self._log.warning(
+            "the swap failed; bringing the old container back",
+            error=str(cause) or repr(cause),
+            exc_info=None if isinstance(cause, NotReady | EngineError) else cause,
+        )
 
-    async def _create_beside(self) -> None:
+    async def retire(self) -> None:
+        """Stop the new container of a dependent, before what it depends on goes; `undo` follows."""
+        if self.touched and self.plan.follows:
+            await self._undo.retire()
+
+    async def undo(self, *, in_a_hurry: bool = False) -> None:
+        """Bring the old container back after all; raises RollbackFailed. Safe to repeat."""
+        if self.touched:
+            await self._undo.run(in_a_hurry=in_a_hurry)
+
+    def verdict(self, cause: Exception) -> LookoutError:
+        """What or who was to blame, once the old container is back."""
+        reason = f"{self.name}: {cause}"
+        if self._undo.old_is_gone:
+            return RolledBack(f"{reason}; the old container was removed by somebody else meanwhile")
+        if self._surely.was_needed or self._stopped_at is None:
+            return SwapRefused(reason, transient=True)
+        return RolledBack(reason)
+
+    async def _create(self, body: Json) -> str:
+        signed = body | {"Labels": body["Labels"] | {BY: self._by}}
         try:
-            self._new_id = await self._create()
-            await self._connect_networks()
-            await self._carry_files()
-            await self._compare()
-        except asyncio.CancelledError:
-            await self._undo.discard()
-            raise
-        except Exception as exc:
-            await self._undo.discard()
-            if not isinstance(exc, EngineError | EngineUnavailable):
-                raise
-            transient = isinstance(exc, EngineUnavailable) or exc.status != BAD_REQUEST
-            raise SwapRefused(f"{self.name}: {exc}", transient=transient) from exc
-
-    async def _create(self) -> str:
-        body = self._copy.body | {"Labels": self._copy.body["Labels"] | {BY: self._by}}
-        try:
-            return await unbroken(self._engine.create(self._copy.name, body))
+            return await unbroken(self._engine.create(self.plan.new_name, signed))
         except Conflict:
             await self._remove_leftover()
-            return await unbroken(self._engine.create(self._copy.name, body))
+            return await unbroken(self._engine.create(self.plan.new_name, signed))
 
     async def _remove_leftover(self) -> None:
         """Remove what an interrupted swap of this very container has left under the temporary name.
 
         Raises SwapRefused if it may as well be another Lookout's, at work right now.
         """
-        other = await self._engine.container(self._copy.name)
+        other = await self._engine.container(self.plan.new_name)
         if other["State"]["Running"] or not is_abandoned(other, self._old, by=self._by):
             raise SwapRefused(
-                f"{self.name}: {self._copy.name} exists; is another Lookout at work on this engine? "
+                f"{self.name}: {self.plan.new_name} exists; is another Lookout at work on this engine? "
                 "If not, remove it by hand",
                 transient=True,
             )
-        self._log.warning("removing what an interrupted swap has left over", leftover=self._copy.name)
+        self._log.warning("removing what an interrupted swap has left over", leftover=self.plan.new_name)
         await self._engine.remove(other["Id"], volumes=True, force=True)
 
     async def _connect_networks(self) -> None:
-        for network in self._copy.disconnect:
-            await self._engine.detach(network, self._new_id)
-        for network, endpoint in self._copy.connect:
-            await self._engine.attach(network, self._new_id, endpoint)
+        for network in self.plan.disconnect:
+            await self._engine.detach(network, self.new_id)
+        for network, endpoint in self.plan.connect:
+            await self._engine.attach(network, self.new_id, endpoint)
 
     async def _carry_files(self) -> None:
-        for path in self._copy.archives:
-            await self._engine.copy_files(self.old_id, self._new_id, path)
+        for path in self.plan.archives:
+            await self._engine.copy_files(self.plan.old_id, self.new_id, path)
 
-    async def _compare(self) -> None:
-        """The new container before anything is stopped: the right image, volumes and networks."""
-        new = await self._engine.container(self._new_id)
-        if new["Image"] != self._image_id:
+    async def _prove(self, body: Json) -> None:
+        """The new container is what was planned, or nothing is stopped for it."""
+        new = await self._engine.container(self.new_id)
+        if new["Image"] != self.plan.image_id:
             raise SwapRefused(
                 f"{self.name}: the tag moved to another image while it was deployed", transient=True
             )
-        missing = _volumes(self._old) - _volumes(new)
-        if missing:
-            what = ", ".join(f"{name} at {path}" for path, name in sorted(missing))
-            raise SwapRefused(f"{self.name}: the copy would lose volume {what}", transient=False)
-        names = await self._engine.networks()
-        networks = _networks(self._old, names) ^ _networks(new, names)
-        if networks:
-            what = ", ".join(sorted(networks))
-            raise SwapRefused(f"{self.name}: the copy would differ in networks: {what}", transient=False)
+        found = proof.compare(self.plan, body, new, await self._engine.networks())
+        for remark in found.remarks:
+            self._log.info("remark", remark=remark)
+        if found.differences:
+            raise SwapRefused(
+                f"{self.name}: the copy would not be faithful; it differs in {'; '.join(found.differences)}",
+                transient=False,
+            )
 
     async def _stop_old(self) -> None:
         policy = self._old["HostConfig"].get("RestartPolicy") or {}
         if policy.get("Name") in REVIVED_BY_ENGINE:
-            await self._engine.set_restart_policy(self.old_id, PARKED)
+            await self._engine.set_restart_policy(self.plan.old_id, PARKED)
         self._undo.stop_is_open = True
-        await self._engine.stop(self.old_id, own_timeout=self._old["Config"].get("StopTimeout"))
+        await self._engine.stop(self.plan.old_id, own_timeout=self._old["Config"].get("StopTimeout"))
         self._undo.stop_is_open = False
-        if (await self._engine.container(self.old_id))["State"]["Running"]:
-            raise EngineError(f"stop {self.old_id}", 200, "it still runs")
-        self._stopped = True
+        if (await self._engine.container(self.plan.old_id))["State"]["Running"]:
+            raise EngineError(f"stop {self.plan.old_id}", 200, "it still runs")
 
-    async def _take_place(self) -> None:
-        await self._surely(rename, self._engine, self.old_id, old_name(self.name, self.old_id))
-        await self._surely(rename, self._engine, self._new_id, self.name)
-        await self._surely(self._engine.start, self._new_id)
+    def _must_be_ready(self) -> bool:
+        """A dependent that was no good before is not asked to be good now."""
+        state = self._old["State"]
+        was_well = not state.get("Restarting") and (state.get("Health") or {}).get("Status") != "unhealthy"
+        return not self.plan.follows or was_well
 
     async def _wait_until_ready(self) -> None:
         await wait_until_ready(
-            self._engine, self._new_id, monitor=self._monitor, deploy_time=self._deploy_time
+            self._engine, self.new_id, monitor=self._monitor, deploy_time=self._deploy_time
         )
-
-    async def _give_up(self, cause: Exception) -> None:
-        """Bring the old container back, and say what or who was to blame."""
-        self.failed = True
-        self._log.warning(
-            "the swap failed; bringing the old container back",
-            error=str(cause) or repr(cause),
-            exc_info=not isinstance(cause, NotReady | EngineError),
-        )
-        await self._undo.run()
-        reason = f"{self.name}: {cause}"
-        if self._undo.old_is_gone:
-            reason += "; the old container was removed by somebody else meanwhile"
-        elif self._surely.was_needed or not self._stopped:
-            raise SwapRefused(reason, transient=True) from cause
-        raise RolledBack(reason) from cause
 
     async def _remove_old(self) -> None:
         try:
-            await insist(self._engine.remove, self.old_id)
+            await insist(self._engine.remove, self.plan.old_id)
         except NotFound:
             pass
         except EngineError as exc:
             self._note_old(str(exc))
 
     def _note_old(self, why: str) -> None:
-        name = old_name(self.name, self.old_id)
+        name = old_name(self.name, self.plan.old_id)
         self._log.error(
             "the old container is still there", error=why, next=f"remove it by hand: docker rm {name}"
         )
@@ -234,24 +249,18 @@ def is_abandoned(new: Json, old: Json, *, by: str) -> bool:
     return labels.get(REPLACES) == old["Id"] and (labels.get(BY) == by or age > timeout + ABANDONED_AFTER)
 
 
-def _volumes(container: Json) -> set[tuple[str, str]]:
-    return {
-        (mount["Destination"].rstrip("/"), mount.get("Name") or "")
-        for mount in container.get("Mounts") or ()
-        if mount.get("Type") == "volume" and mount.get("Name")
-    }
+def _with_ids(body: Json, new_ids: Mapping[str, str]) -> Json:
+    """The request with ids for the names of new containers, which those have only for a while.
 
-
-def _networks(container: Json, names: Mapping[str, str]) -> set[str]:
-    """By name: one that was asked for by its id, or the beginning of it, is listed by that as well."""
-    listed = container["NetworkSettings"].get("Networks") or {}
-    return {
-        names.get((endpoint or {}).get("NetworkID") or "", _name(key, names))
-        for key, endpoint in listed.items()
-    }
-
-
-def _name(key: str, names: Mapping[str, str]) -> str:
-    if key in names.values():
-        return key
-    return next((name for network, name in names.items() if network.startswith(key)), key)
+    The engine keeps a link as it was asked for, and reads it again at its own restart.
+    """
+    host = dict(body["HostConfig"])
+    for field in NAMESPACES:
+        kind, colon, name = (host.get(field) or "").partition(":")
+        if name in new_ids:
+            host[field] = kind + colon + new_ids[name]
+    for field in ("Links", "VolumesFrom"):
+        entries = (entry.partition(":") for entry in host.get(field) or ())
+        if known := [new_ids.get(name, name) + colon + rest for name, colon, rest in entries]:
+            host[field] = known
+    return body | {"HostConfig": host}

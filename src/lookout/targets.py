@@ -4,12 +4,11 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lookout.model import ImageName, ImageRef, Json, Reference
-from lookout.names import is_leftover_name
+from lookout.names import is_leftover_name, name_of
 
 #: The user's word on whether Lookout may replace this container.
 ENABLE = "lookout.enable"
@@ -48,10 +47,6 @@ class Target:
     def spell(self, image: ImageRef) -> str:
         """The new reference, its repository written as it was when the container was created."""
         return f"{self.reference.spelling if self.reference else image.name}:{image.tag}"
-
-
-def name_of(container: Json) -> str:
-    return str(container["Name"]).lstrip("/")
 
 
 def match(
@@ -115,24 +110,16 @@ def why_left_alone(container: Json, own_id: str | None, require_label: bool) -> 
 def _not_enabled(value: str | None, require_label: bool) -> str:
     if value is None:
         return f"is not labelled {ENABLE}=true, which RequireLabel asks for" if require_label else ""
+    allowed = switch(value)
+    if allowed is None:
+        return f"is labelled {ENABLE}={value[:40]!a}: expected true or false"
+    return "" if allowed else f"is labelled {ENABLE}=false"
+
+
+def switch(value: str) -> bool | None:
+    """What the value of a label says: yes, no, or neither."""
     word = value.strip().lower()
-    if word in _YES:
-        return ""
-    if word in _NO:
-        return f"is labelled {ENABLE}=false"
-    return f"is labelled {ENABLE}={value[:40]!a}: expected true or false"
-
-
-def dependents(container: Json, others: Iterable[Json]) -> list[str]:
-    """Names of the containers that share a namespace of this one, or link to it."""
-    shared = f"container:{container['Id']}"
-    link = f"/{name_of(container)}:"
-    return sorted(
-        name_of(other)
-        for other in others
-        if shared in (other["HostConfig"].get(mode) for mode in ("NetworkMode", "PidMode", "IpcMode"))
-        or any(text.startswith(link) for text in other["HostConfig"].get("Links") or ())
-    )
+    return True if word in _YES else False if word in _NO else None
 
 
 def own_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:

@@ -15,9 +15,9 @@ from tenacity import (
 from lookout.engine import Engine
 from lookout.errors import EngineError, NotFound, RollbackFailed
 from lookout.model import Json
-from lookout.names import BY, REPLACES
+from lookout.names import BY, REPLACES, name_of
 from lookout.patience import Patience
-from lookout.targets import name_of
+from lookout.plan import Plan
 from lookout.unbroken import unbroken
 
 SETTLE = 1.0  # seconds that the old container must run again before the rollback counts
@@ -30,15 +30,13 @@ Step = Callable[[], Awaitable[None]]
 class Undo:
     """Whatever of a swap has been done; every step first looks, so all of it is safe to repeat."""
 
-    def __init__(
-        self, engine: Engine, old: Json, temporary_name: str, by: str, surely: Patience, log: BoundLogger
-    ) -> None:
+    def __init__(self, engine: Engine, plan: Plan, by: str, surely: Patience, log: BoundLogger) -> None:
         self._engine = engine
-        self._old = old
-        self._old_id = str(old["Id"])
-        self._name = name_of(old)
-        self._temporary_name = temporary_name
-        self._labels = (f"{REPLACES}={old['Id']}", f"{BY}={by}")
+        self._plan = plan
+        self._old = plan.container
+        self._old_id = plan.old_id
+        self._name = plan.name
+        self._labels = (f"{REPLACES}={plan.old_id}", f"{BY}={by}")
         self._surely = surely
         self._log = log
         self._new: Json | None = None
@@ -69,6 +67,14 @@ class Undo:
         """Remove the new container, also one whose create was cut; nothing was stopped yet."""
         self._new = await self._surely(self._find_new)
         await self._surely(self._remove_new)
+
+    async def retire(self) -> None:
+        """Stop the new container; what goes wrong with it is for `run` to say."""
+        try:
+            self._new = await self._surely(self._find_new)
+            await self._surely(self._stop_new)
+        except EngineError as exc:
+            self._log.debug("not retired", error=str(exc))
 
     async def _hurry(self) -> None:
         self._in_a_hurry = True
@@ -141,7 +147,7 @@ class Undo:
 
     async def _put_new_aside(self) -> None:
         if self._new:
-            await rename(self._engine, self._new["Id"], self._temporary_name)
+            await rename(self._engine, self._new["Id"], self._plan.new_name)
 
     async def _name_old_again(self) -> None:
         await rename(self._engine, self._old_id, self._name)
@@ -154,6 +160,8 @@ class Undo:
 
     async def _revive_old(self) -> None:
         """Start the old container. One whose stop was cut may be about to exit: stop it first."""
+        if not self._plan.runs:
+            return
         if self.stop_is_open and (await self._engine.container(self._old_id))["State"]["Running"]:
             own = self._old["Config"].get("StopTimeout")
             await self._engine.stop(self._old_id, own_timeout=own, within=0 if self._in_a_hurry else None)

@@ -164,6 +164,7 @@ async def make_deployer(connection: Engine) -> AsyncIterator[MakeDeployer]:
             "deploy_time": 5,
             "monitor": 0.5,
             "own_id": None,
+            "require_label": False,
             "stopping": asyncio.Event(),
             "repair_every": 0.5,
         }

@@ -6,7 +6,10 @@ from typing import Any
 
 from lookout.engine import Engine
 from lookout.model import DeployRequest, ImageName, ImageRef, Json
-from lookout.recreate import Surroundings, recreate
+from lookout.names import name_of
+from lookout.recreate import recreate
+from lookout.surroundings import Surroundings
+from lookout.swap import Swap
 from testbed.engine import PrivateEngine
 
 
@@ -42,7 +45,7 @@ async def clone(
     others = [await engine.container(other) for other in await engine.containers(every=True)]
     around = Surroundings(
         host_name=(await engine.info())["Name"],
-        containers=frozenset(word for c in others for word in (c["Id"], c["Name"].lstrip("/"))),
+        containers={other["Id"]: name_of(other) for other in others},
         networks=frozenset(await engine.networks()),
         successors=successors or {},
     )
@@ -55,11 +58,6 @@ async def clone(
         around,
         await engine.changes(old["Id"]),
     )
-    made = await engine.create(plan.name, plan.body)
-    for network in plan.disconnect:
-        await engine.detach(network, made)
-    for network, endpoint in plan.connect:
-        await engine.attach(network, made, endpoint)
-    for path in plan.archives:
-        await engine.copy_files(old["Id"], made, path)
-    return Clone(made, await engine.container(made), plan.body, plan.remarks, plan.name)
+    swap = Swap(engine, plan, by="a test", monitor=0, deploy_time=1)
+    await swap.prepare({})
+    return Clone(swap.new_id, await engine.container(swap.new_id), plan.body, plan.remarks, plan.new_name)

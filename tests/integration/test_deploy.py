@@ -226,20 +226,6 @@ async def test_a_container_that_a_stop_would_delete_is_refused(
     assert inspect(name)["State"]["Running"]
 
 
-async def test_a_container_that_another_depends_on_is_refused(
-    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, inspect: Inspect
-) -> None:
-    one = app_image("1")
-    name = make_container(one, "vpn")
-    child = make_container(one, "child", f"--network=container:{name}", "--env=PORT=8081")
-    before = inspect(name)
-    two = app_image("2")
-    report = await deploy(two)
-    assert report.outcome is Outcome.FAILED
-    assert child in report.reason
-    assert inspect(name)["State"] == before["State"]
-
-
 async def test_a_container_whose_old_image_is_gone_is_refused(
     app_image: AppImage, make_container: MakeContainer, make_deployer: MakeDeployer, inspect: Inspect
 ) -> None:

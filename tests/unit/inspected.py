@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lookout.model import Json
-from lookout.recreate import Copy, Surroundings, recreate
+from lookout.names import name_of
+from lookout.plan import Plan
+from lookout.recreate import recreate
+from lookout.surroundings import Surroundings
 
 API = {"20.10": (1, 41), "28.5": (1, 51)}
 ENGINES = tuple(API)
@@ -93,7 +96,7 @@ def around(**changes: Any) -> Surroundings:
     """An engine with one neighbour, whose network ids are those of `endpoint`."""
     known: Json = {
         "host_name": "docker-host",
-        "containers": frozenset({NEIGHBOUR, "neighbour"}),
+        "containers": {NEIGHBOUR: "neighbour"},
         "networks": frozenset({"11ff" * 16}),
     }
     return Surroundings(**(known | changes))
@@ -109,7 +112,7 @@ def copied(
     reference: str = "app:v2",
     surroundings: Surroundings | None = None,
     changes: list[Json] | None = None,
-) -> Copy:
+) -> Plan:
     """The copy of a container of v1 onto v2."""
     known = surroundings or around()
     return recreate(
@@ -118,6 +121,6 @@ def copied(
         image("v2", engine) if new_image is None else new_image,
         reference,
         api or API[engine],
-        replace(known, containers=known.containers | {old["Id"], old["Name"][1:]}),
+        replace(known, containers={**known.containers, old["Id"]: name_of(old)}),
         changes,
     )

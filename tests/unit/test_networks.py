@@ -6,14 +6,14 @@ import pytest
 from tests.unit.inspected import GONE, NEIGHBOUR, container, copied, endpoint
 
 from lookout.model import Json
-from lookout.recreate import Copy
+from lookout.plan import Plan
 
 ID = "11ff" * 16
 OLD_ID = container()["Id"]
 MAC = "02:11:22:33:44:55"
 
 
-def joined(copy: Copy) -> Json:
+def joined(copy: Plan) -> Json:
     """All networks of a copy, whether it joins them at create or later."""
     at_create: Json = copy.body.get("NetworkingConfig", {}).get("EndpointsConfig", {})
     return at_create | dict(copy.connect)
@@ -79,11 +79,11 @@ def test_the_aliases_that_the_engine_adds_are_left_to_it() -> None:
     assert joined(copied(old)) == {"back": {"Aliases": ["a1"]}}
 
 
-def test_an_alias_that_is_the_id_of_a_lost_container_is_dropped_and_remarked() -> None:
+def test_an_alias_that_is_the_id_of_a_lost_container_is_dropped() -> None:
     copy = copied(on("back", back=endpoint(Aliases=[GONE[:12], NEIGHBOUR[:12], "a1"])))
     assert joined(copy) == {"back": {"Aliases": [NEIGHBOUR[:12], "a1"]}}
-    (remark,) = (r for r in copy.remarks if "alias" in r)
-    assert GONE[:12] in remark
+    (dropped,) = (one for one in copy.dropped if "alias" in one.field)
+    assert GONE[:12] in dropped.field
 
 
 @pytest.mark.parametrize(("api", "at_create"), [((1, 43), 1), ((1, 44), 2)])

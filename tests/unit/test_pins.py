@@ -9,7 +9,7 @@ from lookout.errors import CopyRefused
 from lookout.model import Json
 from lookout.overrides import command, env, healthcheck, overrides
 from lookout.pins import NO_PINS, Pins, of
-from lookout.recreate import Copy
+from lookout.plan import Plan
 
 V1 = image("v1")["Config"]
 ALL = "user,workdir,stop-signal,entrypoint,cmd,healthcheck,env,labels,expose"
@@ -22,7 +22,7 @@ def pinned(label: str | None, config: Json | None = None, **host: Any) -> Pins:
     return of({"Name": "/api", "Config": changed | {"Labels": labels}, "HostConfig": host})
 
 
-def copy(label: str, **config: Any) -> Copy:
+def copy(label: str, **config: Any) -> Plan:
     old = container(config=config)
     old["Config"]["Labels"] = {**(old["Config"]["Labels"] or {}), "lookout.pin": label}
     return copied(old)

@@ -87,7 +87,7 @@ def test_a_container_with_many_options_is_asked_for_in_full(engine: str) -> None
         | ({"20.10": OF_20_10, "28.5": OF_28_5}[engine])
     )
     assert copy.connect == ((("front", {"Aliases": ["b2"]}),) if engine == "20.10" else ())
-    assert copy.name == f"web.lookout-new.{old['Id'][:12]}"
+    assert copy.new_name == f"web.lookout-new.{old['Id'][:12]}"
 
 
 BACK: Json = {"Aliases": ["a1"], "IPAMConfig": {"IPv4Address": "10.9.0.77"}, "Links": ["db:thedb"]}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lookout.model import ImageName, ImageRef, Json
-from lookout.targets import Target, dependents, match, own_id, why_left_alone
+from lookout.targets import Target, match, own_id, why_left_alone
 
 OLD_ID, NEW_ID = "sha256:" + "1a" * 32, "sha256:" + "2b" * 32
 API = ImageName("ghcr.io", "acme/api")
@@ -171,20 +171,6 @@ def test_lookout_leaves_itself_alone() -> None:
     target = match(container("ghcr.io/acme/api:41"), None, API, own_id="c" * 64)
     assert target
     assert target.left_alone == "is Lookout itself"
-
-
-def test_containers_that_share_a_namespace_or_link_to_it_depend_on_it() -> None:
-    shared = "container:" + "c" * 64
-    others = [
-        container("x", Name="/net", host={"NetworkMode": shared}),
-        container("x", Name="/pid", host={"PidMode": shared}),
-        container("x", Name="/ipc", host={"IpcMode": shared}),
-        container("x", Name="/web", host={"Links": ["/api:/web/api"]}),
-        container(
-            "x", Name="/free", host={"NetworkMode": "container:" + "d" * 64, "Links": ["/api2:/free/a"]}
-        ),
-    ]
-    assert dependents(container("ghcr.io/acme/api:41"), others) == ["ipc", "net", "pid", "web"]
 
 
 MOUNTS = """\

@@ -1,0 +1,87 @@
+"""What will be done with a container, before anything is done: made by `recreate`, carried out by `swap`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from lookout.model import ImageRef, Json
+
+#: Fields of HostConfig that may name the container whose namespace is shared.
+NAMESPACES = ("NetworkMode", "PidMode", "IpcMode")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value that the container has from its image, and what the new image makes of it; None is none."""
+
+    field: str  # `User`, `Env LEVEL`, `Labels role`
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Something that inspect shows and that is not asked for again, and why."""
+
+    field: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one container is replaced; nothing in it needs another look at the engine."""
+
+    container: Json  # as it was inspected
+    name: str
+    new_name: str  # of the new container, until it takes over
+    image: str  # the new reference
+    image_id: str  # empty where the image is not on the engine yet
+    body: Json  # the create request, with HostConfig and NetworkingConfig
+    disconnect: tuple[str, ...]  # networks to leave after create, before any is connected
+    connect: tuple[tuple[str, Json], ...]  # networks to join then, with their EndpointConfig
+    archives: tuple[str, ...]  # paths of files that live in the old container's own layer
+    changes: tuple[Change, ...]  # what comes from the new image
+    dropped: tuple[Dropped, ...]
+    remarks: tuple[str, ...]  # what could not be decided, and what will be different
+    #: Names of the containers because of which it is recreated, on its own image; none for a target.
+    follows: tuple[str, ...] = ()
+
+    @property
+    def old_id(self) -> str:
+        return str(self.container["Id"])
+
+    @property
+    def runs(self) -> bool:
+        """Whether the container runs, or tries to: a stopped one is replaced by a stopped one."""
+        state = self.container["State"]
+        return bool(state.get("Running") or state.get("Restarting"))
+
+    @property
+    def shares_namespace(self) -> bool:
+        """Whether it lives in a namespace of another container."""
+        host = self.container["HostConfig"]
+        return any(str(host.get(mode)).startswith("container:") for mode in NAMESPACES)
+
+
+#: Containers that must be replaced together, each after those that it depends on.
+Group = tuple[Plan, ...]
+
+
+@dataclass(frozen=True)
+class DeployPlan:
+    """What a message does on this engine."""
+
+    image: ImageRef
+    groups: tuple[Group, ...]
+    unchanged: tuple[str, ...]  # names of containers that run the image already
+    left_alone: tuple[tuple[str, str], ...]  # names, and why
+
+    @property
+    def plans(self) -> Iterator[Plan]:
+        return chain.from_iterable(self.groups)
+
+    @property
+    def names(self) -> set[str]:
+        """Of the containers that would be touched."""
+        return {plan.name for plan in self.plans}

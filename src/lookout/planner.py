@@ -1,0 +1,172 @@
+"""Looks at the engine and plans a deploy: the daemon carries the plan out, `lookout plan` prints it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from lookout.dependents import depends_on, groups
+from lookout.engine import Engine
+from lookout.errors import CopyRefused, NotFound
+from lookout.model import ImageName, ImageRef, Json, Outcome, Report
+from lookout.names import name_of
+from lookout.plan import DeployPlan, Group, Plan
+from lookout.recreate import recreate
+from lookout.surroundings import Surroundings
+from lookout.targets import Target, created_from_id, match, switch, why_left_alone
+
+#: Of a container: `false` refuses a deploy for which containers that depend on it would be recreated.
+RECREATE_DEPENDENTS = "lookout.recreate-dependents"
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Planner:
+    """Reads, and changes nothing."""
+
+    def __init__(self, engine: Engine, *, own_id: str | None, require_label: bool) -> None:
+        self._engine = engine
+        self._own_id = own_id
+        self._require_label = require_label
+
+    async def find(self, name: ImageName) -> list[Target]:
+        """The containers of this image that run, restart or are paused, by name."""
+        inspected = await self._inspect(await self._engine.containers())
+        found = await asyncio.gather(*(self._match(container, name) for container in inspected))
+        return sorted((target for target in found if target), key=lambda target: target.name)
+
+    def idle(self, targets: Sequence[Target]) -> Report | None:
+        """How a message for these ends at once; None if there is something to look into."""
+        if not targets:
+            return Report(Outcome.NOT_HERE, "no running container of this image")
+        left_alone = [target for target in targets if target.left_alone]
+        if len(left_alone) == len(targets) or any(target.id == self._own_id for target in targets):
+            reasons = (f"{target.name} {target.left_alone}" for target in left_alone)
+            return Report(Outcome.IGNORED, "; ".join(reasons))
+        return None
+
+    async def plan(self, targets: Sequence[Target], image: ImageRef, inspected: Json) -> DeployPlan:
+        """How these are brought to `image`, which the engine has as `inspected`, with all that depends on them.
+
+        Raises CopyRefused where one of them cannot be replaced faithfully: then none may be.
+        """
+        managed = [target for target in targets if not target.left_alone]
+        stale = {t.id: t for t in managed if not t.runs(image, inspected["Id"])}
+        everyone = await self._inspect(await self._engine.containers(every=True)) if stale else []
+        around = await self._surroundings(everyone)
+        grouped = groups(
+            [target.container for target in stale.values()],
+            [container for container in everyone if self._can_follow(container)],
+        )
+        return DeployPlan(
+            image=image,
+            groups=tuple([await self._group(group, stale, image, inspected, around) for group in grouped]),
+            unchanged=tuple(target.name for target in managed if target.id not in stale),
+            left_alone=tuple((target.name, target.left_alone) for target in targets if target.left_alone),
+        )
+
+    async def _inspect(self, containers: Sequence[str]) -> list[Json]:
+        found = await asyncio.gather(*map(self._look_at, containers))
+        return [container for container in found if container]
+
+    async def _look_at(self, container: str) -> Json | None:
+        try:
+            return await self._engine.container(container)
+        except NotFound:
+            return None  # gone since it was listed
+
+    async def _match(self, container: Json, name: ImageName) -> Target | None:
+        image = None
+        if created_from_id(container):
+            try:
+                image = await self._engine.image(container["Image"])
+            except NotFound:
+                log.info("container left alone", container=name_of(container), reason="its image is gone")
+                return None
+        return match(container, image, name, self._own_id, require_label=self._require_label)
+
+    async def _surroundings(self, everyone: Sequence[Json]) -> Surroundings:
+        return Surroundings(
+            host_name=(await self._engine.info())["Name"],
+            containers={container["Id"]: name_of(container) for container in everyone},
+            networks=frozenset(await self._engine.networks()),
+        )
+
+    def _left_alone(self, container: Json) -> str:
+        return why_left_alone(container, self._own_id, self._require_label) or (
+            "was started with --rm, and to stop it would delete it for good"
+            if container["HostConfig"].get("AutoRemove")
+            else ""
+        )
+
+    def _can_follow(self, container: Json) -> bool:
+        """Whether it counts as a dependent. One that is stopped and must be left alone loses nothing now."""
+        return not _is_stopped(container) or not self._left_alone(container)
+
+    async def _group(
+        self,
+        group: Sequence[Json],
+        stale: dict[str, Target],
+        image: ImageRef,
+        inspected: Json,
+        around: Surroundings,
+    ) -> Group:
+        for container in group:
+            self._check(container, [other for other in group if depends_on(other, container)])
+        plans: list[Plan] = []
+        for container in group:
+            known = around.followed_by({plan.old_id: plan.new_name for plan in plans})
+            if target := stale.get(container["Id"]):
+                plans.append(await self._plan(container, target.spell(image), inspected, known))
+            else:
+                plan = await self._plan(container, *await self._own_image(container), known)
+                follows = tuple(name_of(other) for other in group if depends_on(container, other))
+                plans.append(replace(plan, follows=follows))
+        return tuple(plans)
+
+    def _check(self, container: Json, dependents: Sequence[Json]) -> None:
+        if reason := self._left_alone(container):
+            raise CopyRefused(f"{name_of(container)} would have to be replaced, but it {reason}")
+        labels = container["Config"].get("Labels") or {}
+        if dependents and RECREATE_DEPENDENTS in labels and not switch(labels[RECREATE_DEPENDENTS]):
+            needed_by = ", ".join(map(name_of, dependents))
+            raise CopyRefused(
+                f"{name_of(container)} is needed by {needed_by}, and its label {RECREATE_DEPENDENTS} "
+                "forbids to recreate what depends on it"
+            )
+
+    async def _own_image(self, container: Json) -> tuple[str, Json]:
+        """What a dependent is created from again: its own image, by its id where its tag means another."""
+        reference = container["Config"]["Image"]
+        own = await self._old_image(container)
+        try:
+            current = await self._engine.image(reference)
+        except NotFound:
+            return container["Image"], own
+        return (reference if current["Id"] == own["Id"] else container["Image"]), own
+
+    async def _old_image(self, container: Json) -> Json:
+        try:
+            return await self._engine.image(container["Image"])
+        except NotFound:
+            raise CopyRefused(
+                f"the image that {name_of(container)} was created from is gone, and with it the knowledge "
+                "of which settings are its own; create the container anew by hand"
+            ) from None
+
+    async def _plan(self, container: Json, reference: str, image: Json, around: Surroundings) -> Plan:
+        return recreate(
+            container,
+            await self._old_image(container),
+            image,
+            reference,
+            await self._engine.api(),
+            around,
+            await self._engine.changes(container["Id"]),
+        )
+
+
+def _is_stopped(container: Json) -> bool:
+    state = container["State"]
+    return not (state.get("Running") or state.get("Restarting") or state.get("Paused"))
