@@ -1,5 +1,6 @@
 """Two images that differ in every default, and a bench on which containers of the one are copied to the other."""
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from lookout.engine import Engine
+from lookout.errors import NotFound
 from lookout.model import Json
 from lookout.names import PREFIX
 from testbed.engine import PrivateEngine
@@ -71,11 +73,16 @@ class Bench:
         self.one, self.two = _defaults(ONE, api), _defaults(TWO, api)
         self._run = f"lookout-test-{secrets.token_hex(4)}"
         self._count = 0
+        self._containers: list[str] = []
+        self._networks: list[str] = []
+        self._volumes: list[str] = []
 
     async def create(self, body: Json | None = None, image: str = V1) -> str:
         """Make a container by the API, from this request exactly, and return its id."""
         # Without a HostConfig the engine does not even fill in its own defaults; no client does that.
-        return await self.connection.create(self.name(), {"Image": image, "HostConfig": {}} | (body or {}))
+        request = {"Image": image, "HostConfig": {}} | (body or {})
+        self._containers.append(await self.connection.create(self.name(), request))
+        return self._containers[-1]
 
     async def run(self, body: Json | None = None, image: str = V1) -> str:
         """Make a container and start it."""
@@ -85,7 +92,9 @@ class Bench:
 
     async def clone(self, container: str, image: str = V2, **options: Any) -> Clone:
         """Copy a container to another image as a deploy would, without starting it."""
-        return await clone(self.connection, container, image, **options)
+        copy = await clone(self.connection, container, image, **options)
+        self._containers.append(copy.id)
+        return copy
 
     async def inspect(self, container: str) -> Json:
         return await self.connection.container(container)
@@ -106,25 +115,28 @@ class Bench:
 
     def network(self, *arguments: str) -> tuple[str, str]:
         """Make a network; its name and its id."""
-        name = self.name()
+        self._networks.append(self.name())
+        name = self._networks[-1]
         return name, self.engine.docker("network", "create", *arguments, name)
 
     def volume(self, *arguments: str) -> str:
-        return self.engine.docker("volume", "create", *arguments, self.name())
+        """Make a volume; its name."""
+        self._volumes.append(self.name())
+        return self.engine.docker("volume", "create", *arguments, self._volumes[-1])
 
     def volumes(self) -> set[str]:
         """Names of all volumes that the engine has."""
         return set(self.engine.docker("volume", "ls", "--quiet").split())
 
-    def close(self) -> None:
-        mine = f"--filter=name={self._run}"
-        for kind, listing, removal in (
-            ("container", ("--all",), ("--force", "--volumes")),
-            ("network", (), ()),
-            ("volume", (), ()),
-        ):
-            if made := self.engine.docker(kind, "ls", "--quiet", *listing, mine).split():
-                self.engine.docker(kind, "rm", *removal, *made)
+    async def close(self) -> None:
+        removals = [self.connection.remove(made, volumes=True, force=True) for made in self._containers]
+        problems = await asyncio.gather(*removals, return_exceptions=True)
+        for kind, made in (("network", self._networks), ("volume", self._volumes)):
+            if made:
+                self.engine.docker(kind, "rm", *made)
+        for problem in problems:
+            if problem and not isinstance(problem, NotFound):
+                raise problem
 
 
 @asynccontextmanager
@@ -136,7 +148,7 @@ async def bench_on(engine: PrivateEngine, connection: Engine) -> AsyncIterator[B
     try:
         yield bench
     finally:
-        bench.close()
+        await bench.close()
 
 
 def without_swap(labels: Json) -> Json:

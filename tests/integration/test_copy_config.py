@@ -293,7 +293,7 @@ async def test_case_15_a_port_that_was_bound_and_not_exposed_stays_as_unpublishe
 
 
 async def test_case_18_a_container_without_a_hostname_gets_that_of_its_own_id(bench: Bench) -> None:
-    network, _ = bench.network()
+    network, _ = bench.network("--internal")
     old = await bench.run(
         {
             "HostConfig": {"NetworkMode": network},
