@@ -32,7 +32,7 @@ async def bench(engine: PrivateEngine, connection: Engine) -> AsyncIterator[Benc
 
 
 @pytest.mark.parametrize(
-    "host",
+    "said",
     [
         pytest.param({"NetworkMode": "host"}, id="case_20-network"),
         pytest.param({"UTSMode": "host"}, id="case_20_b-uts"),
@@ -40,14 +40,14 @@ async def bench(engine: PrivateEngine, connection: Engine) -> AsyncIterator[Benc
     ],
 )
 async def test_a_container_with_the_hosts_own_name_is_copied_without_a_hostname(
-    bench: Bench, host: Json
+    bench: Bench, said: Json
 ) -> None:
-    old = await bench.run({"HostConfig": host})
+    old = await bench.run({"HostConfig": said})
     machine = (await bench.connection.info())["Name"]
     assert bench.execute(old, "hostname") == machine
     copy = await bench.clone(old)
     assert "Hostname" not in copy.request
-    assert copy.inspect["HostConfig"].items() >= host.items()
+    assert copy.inspect["HostConfig"].items() >= said.items()
     await bench.swap(old, copy.id)
     assert bench.execute(copy.id, "hostname") == machine
 
@@ -289,7 +289,7 @@ async def test_case_31_everything_that_was_mounted_is_mounted_in_the_same_way(
 
 
 @pytest.mark.parametrize(
-    "host",
+    "said",
     [
         pytest.param({"Binds": ["{volume}:/data/"]}, id="case_31_b-volume"),
         pytest.param({"Binds": ["{volume}:/data/", "{folder}:/oldvol/:ro"]}, id="case_31_c-folder"),
@@ -302,10 +302,10 @@ async def test_case_31_everything_that_was_mounted_is_mounted_in_the_same_way(
     ],
 )
 async def test_what_the_user_mounts_over_a_volume_of_the_image_is_not_mounted_twice(
-    bench: Bench, tmp_path: Path, host: Json
+    bench: Bench, tmp_path: Path, said: Json
 ) -> None:
     """However the path is written: what is asked for as /data/ is shown as /data."""
-    filled = _filled(host, {"{volume}": bench.volume(), "{folder}": str(tmp_path)})
+    filled = _filled(said, {"{volume}": bench.volume(), "{folder}": str(tmp_path)})
     old = await bench.run({"HostConfig": filled})
     before = await bench.inspect(old)
     copy = await bench.clone(old)
@@ -316,7 +316,7 @@ async def test_what_the_user_mounts_over_a_volume_of_the_image_is_not_mounted_tw
     # A tmpfs hides the volume of the image, which nobody could ever write to.
     unseen = {"/newvol", *("/data" for _ in filled.get("Tmpfs", ()))}
     assert _but(_mounts(new), unseen) == _but(_mounts(before), unseen)
-    kind = "tmpfs" if "tmpfs" in str(host).lower() else ""
+    kind = "tmpfs" if "tmpfs" in str(said).lower() else ""
     assert f" /data {kind}" in bench.execute(copy.id, "cat", "/proc/mounts")
 
 
