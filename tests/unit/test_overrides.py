@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.unit.inspected import ENGINES, container, copied, image
 
@@ -288,6 +288,7 @@ def again(config: Json, old: Json, new: Json, published: Collection[str], pins: 
     return merged(overrides(config, old, published, pins), new)
 
 
+@settings(deadline=None)
 @given(requests(), configs("one"), configs("two"))
 def test_a_copy_is_what_the_same_request_would_have_made_of_the_new_image(
     said: Json, old: Json, new: Json
@@ -296,6 +297,7 @@ def test_a_copy_is_what_the_same_request_would_have_made_of_the_new_image(
     assert copy == merged(said, new)
 
 
+@settings(deadline=None)
 @given(requests(), configs("user"))
 def test_a_copy_on_the_same_image_changes_nothing(said: Json, same: Json) -> None:
     config = merged(said, same)
@@ -344,6 +346,7 @@ def _entries(config: Json, key: str) -> list[str]:
     return [entry for entry in config["Env"] if entry.partition("=")[0] == key]
 
 
+@settings(deadline=None)
 @given(
     requests(), st.tuples(configs("one"), configs("two"), configs("three")), st.sets(st.sampled_from([*KEPT]))
 )
