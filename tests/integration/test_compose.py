@@ -1,0 +1,404 @@
+"""What people run: projects of real Compose v2, deployed and then held against what Compose makes of them.
+
+Every sample is brought up by `compose up`, one new tag per service is deployed, and Compose is asked
+again. It must know every container as its own and leave it alone, just as it does without Lookout.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lookout.model import Json, Outcome, Report
+from testbed.compose import Compose, ComposeFailed
+from testbed.engine import PrivateEngine
+from testbed.images import make_image, push
+from testbed.registry import Registry
+from tests.conftest import SUITE
+from tests.integration.conftest import Inspect, MakeDeployer
+from tests.integration.deploys import leftovers, request_for
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
+
+SAMPLES = Path(__file__).with_name("compose_samples")
+PROJECT = "com.docker.compose.project"
+IMAGE = "com.docker.compose.image"
+SWAP = "lookout.swap."
+
+
+class Stack:
+    """A sample as one person runs it: a project of its own, and a repository for each service's image."""
+
+    def __init__(self, engine: PrivateEngine, registry: Registry, make_deployer: MakeDeployer, file: Path):
+        self.engine = engine
+        self.compose = Compose(engine, SUITE, file)
+        self._repositories = f"{registry.host}/{self.compose.name.removeprefix('lookout-')}"
+        self._make_deployer = make_deployer
+        self._images: dict[str, list[str]] = {}
+        self._variables: dict[str, str] = {}
+
+    def start(self, services: dict[str, list[str]], **variables: str) -> None:
+        """Make tag 1 of the services' images, of these Dockerfile lines each, and bring the project up."""
+        self._images = services
+        self._variables = variables
+        self.make("1")
+        self.point_to("1")
+        self.compose.up()
+
+    def image(self, service: str, tag: str) -> str:
+        return f"{self._repositories}/{service}:{tag}"
+
+    def make(self, tag: str, content: str = "") -> None:
+        """Push a tag of every service's image; it answers with `content`, or else with the tag."""
+        files = {"/www/index.html": (content or tag).encode()}
+        for service, changes in self._images.items():
+            make_image(self.engine, self.image(service, tag), changes=changes, files=files)
+            push(self.engine, self.image(service, tag))
+
+    def point_to(self, tag: str, **variables: str) -> None:
+        """Edit the project's files: every image has this tag now."""
+        images = {f"IMAGE_{service.upper()}": self.image(service, tag) for service in self._images}
+        self._variables |= variables
+        self.compose.write(images | self._variables)
+
+    async def deploy(self, tag: str, *services: str) -> dict[str, Report]:
+        """Deploy this tag of all services, or of these, side by side; the reports by service."""
+        deployer = self._make_deployer(deploy_time=30)
+        wanted = services or tuple(self._images)
+        requests = [deployer.deploy(request_for(self.image(service, tag))) for service in wanted]
+        return dict(zip(wanted, await asyncio.gather(*requests), strict=True))
+
+    def container(self, service: str, number: int = 1) -> str:
+        return f"{self.compose.name}-{service}-{number}"
+
+    def read(self, container: str, path: str) -> str:
+        """A file in a container: its content, mode and owner. Root reads it: not all are for all."""
+        script = f"cat {path}; stat -c '%a %u:%g' {path}"
+        return self.engine.docker("exec", "--user=0", container, "sh", "-c", script)
+
+    def inside(self, container: str, *command: str) -> str:
+        return self.engine.docker("exec", container, *command)
+
+
+MakeStack = Callable[[str], Stack]
+
+
+@pytest.fixture
+def stack(
+    engine: PrivateEngine, registry: Registry, make_deployer: MakeDeployer, tmp_path: Path
+) -> Iterator[MakeStack]:
+    """A sample by its name, not started yet; it is removed when the test ends."""
+    made: list[Stack] = []
+
+    def make(sample: str) -> Stack:
+        folder = tmp_path / sample
+        shutil.copytree(SAMPLES, folder)
+        made.append(Stack(engine, registry, make_deployer, folder / f"{sample}.yaml"))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.compose.down()
+        assert not remains(one)
+    assert not leftovers(engine)
+
+
+def remains(stack: Stack) -> list[str]:
+    """What is still there of a project."""
+    project = f"--filter=label={PROJECT}={stack.compose.name}"
+    return [
+        *stack.engine.docker("ps", "--all", "--format={{.Names}}", project).split(),
+        *stack.engine.docker("network", "ls", "--format={{.Name}}", project).split(),
+        *stack.engine.docker("volume", "ls", "--format={{.Name}}", project).split(),
+    ]
+
+
+def up_again(stack: Stack) -> set[str]:
+    """The names of the containers that `compose up` made anew."""
+    before = stack.compose.ids()
+    stack.compose.up()
+    after = stack.compose.ids()
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def assert_own(stack: Stack, tag: str, **counts: int) -> None:
+    """Compose sees all services running on that tag, each under the name that it gives, and no more."""
+    listed = stack.compose.ps()
+    expected = {
+        (stack.container(service, number), service, stack.image(service, tag), "running")
+        for service, count in counts.items()
+        for number in range(1, count + 1)
+    }
+    assert {(c["Name"], c["Service"], c["Image"], c["State"]) for c in listed} == expected
+    assert set(stack.compose.run("config", "--services").split()) == counts.keys()
+
+
+def own_labels(container: Json) -> dict[str, str]:
+    """Its labels without Lookout's."""
+    labels = container["Config"]["Labels"]
+    return {key: value for key, value in labels.items() if not key.startswith(SWAP)}
+
+
+# The samples
+
+
+async def test_a_reverse_proxy_keeps_its_routes_networks_and_ports(
+    stack: MakeStack, inspect: Inspect
+) -> None:
+    shop = stack("proxy")
+    name = f"{shop.compose.name}-gateway"
+    shop.start(
+        {"proxy": ['ENTRYPOINT ["/app"]'], "shop": []},
+        CONTAINER_PROXY=name,
+        PORT_WEB="18090",
+        SUBNET="31",
+    )
+    old = inspect(name)
+    shop.inside(name, "touch", "/letsencrypt/acme.json")
+    shop.make("2")
+    assert not up_again(shop)
+
+    reports = await shop.deploy("2")
+
+    assert {report.outcome for report in reports.values()} == {Outcome.DEPLOYED}
+    new = inspect(name)
+    assert own_labels(new) == own_labels(old)
+    assert new["Args"] == old["Args"]
+    assert new["NetworkSettings"]["Ports"].keys() == old["NetworkSettings"]["Ports"].keys()
+    assert new["HostConfig"] == old["HostConfig"]
+    assert new["NetworkSettings"]["Networks"].keys() == old["NetworkSettings"]["Networks"].keys()
+    edge = new["NetworkSettings"]["Networks"][f"{shop.compose.name}_edge"]
+    assert edge["IPAddress"] == "10.97.31.10"
+    assert {"gateway", "www.shop.example", "proxy"} <= set(edge["Aliases"])
+    assert shop.inside(name, "wget", "-q", "-O-", "http://backend:8080/") == "2"
+    assert shop.inside(shop.container("shop"), "wget", "-q", "-O-", "http://proxy:8080/") == "2"
+    assert shop.engine.sandbox.run(["curl", "-s", "http://127.0.0.1:18090/"]) == "2"
+    assert shop.inside(name, "ls", "/letsencrypt") == "acme.json"
+    assert not up_again(shop)
+
+    shop.point_to("2")
+    shop.compose.up()
+    assert shop.inside(name, "ls", "/letsencrypt") == "acme.json"
+    assert shop.engine.sandbox.run(["curl", "-s", "http://127.0.0.1:18090/"]) == "2"
+
+
+async def test_a_database_keeps_every_volume_with_its_data(stack: MakeStack, inspect: Inspect) -> None:
+    shop = stack("database")
+    paths = ("/var/lib/postgresql/data", "/var/cache/db", "/var/log/db", "/var/lib/backups")
+    shop.start({"db": ["VOLUME /var/lib/backups", "STOPSIGNAL SIGTERM"], "api": []})
+    db = shop.container("db")
+    for path in paths:
+        shop.inside(db, "sh", "-c", f"echo kept > {path}/file")
+    old = inspect(db)
+    shop.make("2")
+    assert not up_again(shop)
+
+    reports = await shop.deploy("2")
+
+    assert {report.outcome for report in reports.values()} == {Outcome.DEPLOYED}
+    new = inspect(db)
+    assert new["State"]["Health"]["Status"] == "healthy"
+    for field in ("Env", "StopSignal", "StopTimeout", "Healthcheck"):
+        assert new["Config"][field] == old["Config"][field], field
+    assert own_labels(new) == own_labels(old)
+    assert new["HostConfig"]["ShmSize"] == 96 << 20
+    assert volumes(new) == volumes(old)
+    assert len(volumes(new)) == len(paths)
+    for path in paths:
+        assert shop.inside(db, "cat", f"{path}/file") == "kept"
+    assert "orders" in shop.inside(db, "cat", "/docker-entrypoint-initdb.d/init.sql")
+    assert_own(shop, "2", db=1, api=1)
+    assert not up_again(shop)
+
+    shop.point_to("2")
+    shop.compose.up()
+    assert_own(shop, "2", db=1, api=1)
+    assert volumes(inspect(db)) == volumes(old)
+    for path in paths:
+        assert shop.inside(db, "cat", f"{path}/file") == "kept"
+
+
+async def test_what_shares_the_network_of_a_vpn_has_it_again(stack: MakeStack, inspect: Inspect) -> None:
+    home = stack("vpn")
+    home.start({"vpn": [], "torrent": [], "indexer": []}, PORT_WEB="18091")
+    vpn, torrent, indexer = map(home.container, ("vpn", "torrent", "indexer"))
+    home.inside(torrent, "touch", "/downloads/film")
+    home.make("2")
+    assert not up_again(home)
+    # Compose finds the id of the shared container in what it holds its children against.
+    home.compose.up("--force-recreate", "--no-deps", "vpn")
+    assert up_again(home) == {torrent, indexer}
+    old = inspect(vpn)
+
+    reports = await home.deploy("2", "vpn")
+
+    assert reports["vpn"].outcome is Outcome.DEPLOYED, reports
+    new = inspect(vpn)
+    assert new["HostConfig"] == old["HostConfig"]
+    assert own_labels(new) == own_labels(old)
+    for child in (torrent, indexer):
+        assert inspect(child)["HostConfig"]["NetworkMode"] == f"container:{new['Id']}"
+        assert "eth0" in home.inside(child, "ip", "link")
+    assert home.engine.sandbox.run(["curl", "-s", "http://127.0.0.1:18091/"]) == "1"
+    assert home.inside(torrent, "ls", "/downloads") == "film"
+    states = {(c["Name"], c["Image"], c["State"]) for c in home.compose.ps()}
+    assert states == {
+        (vpn, home.image("vpn", "2"), "running"),
+        (torrent, home.image("torrent", "1"), "running"),
+        (indexer, home.image("indexer", "1"), "running"),
+    }
+    assert up_again(home) == {torrent, indexer}
+
+    reports = await home.deploy("2", "torrent", "indexer")
+    assert {report.outcome for report in reports.values()} == {Outcome.DEPLOYED}
+    assert home.engine.sandbox.run(["curl", "-s", "http://127.0.0.1:18091/"]) == "2"
+    assert_own(home, "2", vpn=1, torrent=1, indexer=1)
+    assert not up_again(home)
+    home.point_to("2")
+    home.compose.up()
+    assert_own(home, "2", vpn=1, torrent=1, indexer=1)
+
+
+async def test_inline_configs_and_secrets_and_rare_options_are_kept(
+    stack: MakeStack, inspect: Inspect
+) -> None:
+    shop = stack("app")
+    shop.start(
+        {"app": ["ENV LEVEL=error REGION=us-1 NEW=1"], "jobs": [], "cache": []},
+        TOKEN="t0ken",
+        PASSWORD="pa55",
+    )
+    names = app, *_ = [shop.container(service) for service in ("app", "jobs", "cache")]
+    secrets = "/run/secrets/token", "/run/secrets/database_password", "/run/secrets/from_a_file"
+    files = [(app, path) for path in ("/etc/banner", *secrets)]
+    read = [shop.read(*file) for file in files]
+    old = {name: inspect(name) for name in names}
+    shop.make("2")
+    assert not up_again(shop)
+
+    reports = await shop.deploy("2")
+
+    assert {report.outcome for report in reports.values()} == {Outcome.DEPLOYED}
+    for name in names:
+        new = inspect(name)
+        assert new["HostConfig"] == old[name]["HostConfig"]
+        assert own_labels(new) == own_labels(old[name])
+        for field in ("Env", "User", "WorkingDir", "Domainname", "StopTimeout"):
+            assert new["Config"].get(field) == old[name]["Config"].get(field), field
+    assert shop.inside(app, "hostname") == "app"
+    assert_own(shop, "2", app=1, jobs=1, cache=1)
+    assert [shop.read(*file) for file in files] == read
+    assert not up_again(shop)
+    shop.point_to("2")
+    shop.compose.up()
+    assert_own(shop, "2", app=1, jobs=1, cache=1)
+
+
+async def test_a_migration_that_has_ended_is_left_alone(stack: MakeStack, inspect: Inspect) -> None:
+    shop = stack("oneshot")
+    shop.start({"migrate": [], "app": []})
+    migrate, app = map(shop.container, ("migrate", "app"))
+    old = inspect(migrate)
+    shop.make("2")
+    assert not up_again(shop)
+    runs = len(shop.inside(app, "cat", "/data/log").split())
+
+    reports = await shop.deploy("2")
+
+    assert (reports["migrate"].outcome, reports["app"].outcome) == (Outcome.NOT_HERE, Outcome.DEPLOYED)
+    assert inspect(migrate)["Id"] == old["Id"]
+    assert inspect(app)["Config"]["Image"] == shop.image("app", "2")
+    assert len(shop.inside(app, "cat", "/data/log").split()) == runs
+    assert not up_again(shop)
+    shop.point_to("2")
+    shop.compose.up()
+    states = {(c["Name"], c["Image"], c["State"]) for c in shop.compose.ps()}
+    assert states == {
+        (migrate, shop.image("migrate", "2"), "exited"),
+        (app, shop.image("app", "2"), "running"),
+    }
+
+
+async def test_a_service_whose_gpu_is_not_there_is_left_alone_and_its_neighbour_deployed(
+    stack: MakeStack, inspect: Inspect
+) -> None:
+    shop = stack("gpu")
+    with pytest.raises(ComposeFailed, match="could not select device driver"):
+        shop.start({"model": [], "web": []})
+    model, web = map(shop.container, ("model", "web"))
+    shop.engine.docker("start", web)
+    old = inspect(model)
+    shop.make("2")
+
+    reports = await shop.deploy("2")
+
+    assert (reports["model"].outcome, reports["web"].outcome) == (Outcome.NOT_HERE, Outcome.DEPLOYED)
+    assert inspect(model) == old
+    assert inspect(web)["Config"]["Image"] == shop.image("web", "2")
+
+
+async def test_all_replicas_are_replaced(stack: MakeStack, inspect: Inspect) -> None:
+    shop = stack("replicas")
+    shop.start({"worker": []})
+    names = [shop.container("worker", number) for number in (1, 2, 3)]
+    for name in names:
+        shop.inside(name, "sh", "-c", f"echo {name} > /scratch/file")
+    old = {name: inspect(name) for name in names}
+    shop.make("2")
+    assert not up_again(shop)
+
+    reports = await shop.deploy("2")
+
+    assert set(reports["worker"].containers) == set(names)
+    assert_own(shop, "2", worker=3)
+    for name in names:
+        assert own_labels(inspect(name)) == own_labels(old[name])
+        assert shop.inside(name, "cat", "/scratch/file") == name
+    assert not up_again(shop)
+
+    shop.compose.up("--scale=worker=2")
+    assert_own(shop, "2", worker=2)
+    shop.point_to("2")
+    shop.compose.up()
+    assert_own(shop, "2", worker=3)
+
+
+async def test_a_tag_that_moves_on_is_nothing_new_to_compose_afterwards(
+    stack: MakeStack, inspect: Inspect
+) -> None:
+    shop = stack("replicas")
+    shop.start({"worker": []}, WORKERS="2")
+    shop.make("1", content="second")
+    reports = await shop.deploy("1")
+    assert reports["worker"].outcome is Outcome.DEPLOYED
+    worker = shop.container("worker")
+    assert shop.inside(worker, "cat", "/www/index.html") == "second"
+    assert not up_again(shop)
+    shop.compose.run("pull")
+    assert not up_again(shop)
+    assert_own(shop, "1", worker=2)
+
+
+async def test_an_inline_config_is_kept_wherever_its_target_is(stack: MakeStack, inspect: Inspect) -> None:
+    shop = stack("app")
+    shop.start({"app": [], "jobs": [], "cache": []}, TOKEN="t0ken", PASSWORD="pa55")
+    app, jobs = shop.container("app"), shop.container("jobs")
+    files = (
+        *((app, "/settings"), (app, "/etc/app/routes.json")),
+        *((jobs, "/srv/settings"), (jobs, "/srv/password")),
+    )
+    read = [shop.read(*file) for file in files]
+    shop.inside(jobs, "sh", "-c", "echo written by the application > /srv/file")
+    for tag in ("2", "3"):
+        shop.make(tag)
+        reports = await shop.deploy(tag, "app", "jobs")
+        assert {report.outcome for report in reports.values()} == {Outcome.DEPLOYED}
+        assert [shop.read(*file) for file in files] == read
+    assert "file" not in shop.inside(jobs, "ls", "/srv").split()
+
+
+def volumes(container: Json) -> set[tuple[str, str]]:
+    return {(m["Destination"], m["Name"]) for m in container["Mounts"] if m["Type"] == "volume"}
