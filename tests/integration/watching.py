@@ -1,0 +1,64 @@
+"""What an engine has done since a moment, and how a container or a port of it answers."""
+
+import json
+import time
+
+from lookout.model import Json
+from testbed.debian import unpacked
+from testbed.engine import DockerFailed, PrivateEngine
+
+#: What a swap does to containers; looking at them and health checks do not count.
+TOUCHES = (
+    *("create", "start", "stop", "kill", "die", "rename", "update", "destroy", "pause", "unpause"),
+    *("connect", "disconnect"),
+)
+
+
+class Watch:
+    """The engine's own events since this was made. It keeps the last few hundred."""
+
+    def __init__(self, engine: PrivateEngine) -> None:
+        self._engine = engine
+        self._since = time.time()
+
+    def events(self, kind: str) -> list[Json]:
+        """All events of one kind, such as container, network or volume, in order."""
+        span = (f"--since={self._since:.9f}", f"--until={time.time():.9f}")
+        lines = self._engine.docker("events", *span, f"--filter=type={kind}", "--format={{json .}}")
+        return [json.loads(line) for line in lines.splitlines()]
+
+    def touches(self) -> list[tuple[str, str]]:
+        """What was done to containers and networks, and to which; empty if all were left alone."""
+        return [
+            (event["Action"], event["Actor"]["Attributes"].get("name", ""))
+            for kind in ("container", "network")
+            for event in self.events(kind)
+            if event["Action"] in TOUCHES
+        ]
+
+    def volumes(self, action: str) -> set[str]:
+        """Names of the volumes that were created, or destroyed."""
+        return {event["Actor"]["ID"] for event in self.events("volume") if event["Action"] == action}
+
+
+def volumes(engine: PrivateEngine) -> set[str]:
+    return set(engine.docker("volume", "ls", "--quiet").split())
+
+
+def page(engine: PrivateEngine, url: str) -> str:
+    """What answers at `url`, seen from the machine of the engine; raises RuntimeError if nothing does."""
+    return engine.sandbox.run([unpacked().program("busybox"), "wget", "-q", "-O-", url])
+
+
+def state(engine: PrivateEngine, container: str) -> tuple[str, bool]:
+    """The id of the container of this name, and whether it runs; nothing while there is none."""
+    try:
+        said = engine.docker("container", "inspect", "--format={{.Id}} {{.State.Running}}", container)
+    except DockerFailed:
+        return "", False
+    found, running = said.split()
+    return found, running == "true"
+
+
+def exists(engine: PrivateEngine, container: str) -> bool:
+    return bool(state(engine, container)[0])
