@@ -15,10 +15,12 @@ from lookout.dispatcher import Dispatcher
 from lookout.engine import Credentials, Engine
 from lookout.errors import EngineError, EngineUnavailable, Interrupted
 from lookout.leases import Leases
-from lookout.model import Delivery
+from lookout.model import Delivery, ImageRef
+from lookout.planner import Planner
+from lookout.preview import Preview, Previewer
 from lookout.puller import Puller
 from lookout.receiver import Receiver
-from lookout.settings import Settings
+from lookout.settings import EngineSettings, Settings
 from lookout.settler import Settler
 from lookout.sqs import Queue
 from lookout.targets import own_id
@@ -60,6 +62,15 @@ async def run(settings: Settings, *, pace: Pace = PROMISED) -> None:
             except Interrupted:
                 pass
     log.info("stopped")
+
+
+async def plan(
+    settings: EngineSettings, image: ImageRef | None, container: str | None, *, pull: bool
+) -> Preview:
+    """What a deploy would do on the engine, by the settings that the daemon would have."""
+    async with Engine.connect() as engine:
+        planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
+        return await Previewer(engine, planner, _credentials(settings)).preview(image, container, pull=pull)
 
 
 @contextmanager
@@ -156,7 +167,7 @@ async def _end_poll(polling: asyncio.Task[None], grace: float) -> None:
     polling.cancel()
 
 
-def _credentials(settings: Settings) -> Credentials | None:
+def _credentials(settings: EngineSettings) -> Credentials | None:
     if settings.registry_username is None or settings.registry_password is None:
         return None
     return Credentials(settings.registry_username, settings.registry_password.get_secret_value())

@@ -7,26 +7,24 @@ from importlib.metadata import version
 
 import structlog
 
-from lookout import log, settings
-from lookout.app import PROMISED, Pace, run
-from lookout.errors import WrongSettings
+from lookout import app, log, printout, settings
+from lookout.app import PROMISED, Pace
+from lookout.errors import LookoutError, WrongSettings
+from lookout.model import ImageRef, Outcome, Reference, is_tag
 
 DONE, CRASHED, MISUSED = 0, 1, 2
+#: Endings of a plan that are not for a script to go on with.
+BAD_ENDINGS = (Outcome.FAILED, Outcome.NOT_HERE)
 
 
 def main(pace: Pace = PROMISED) -> int:
-    """Run the daemon; the exit code is 0 after SIGTERM, 2 for wrong settings, 1 for anything else."""
-    parser = argparse.ArgumentParser(
-        prog="lookout",
-        description="Redeploys Docker containers when a message on an SQS queue says so.",
-        epilog="Settings are environment variables: at least SqsQueueUrl. See the README.",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lookout')}")
-    parser.parse_args()
+    """Run the daemon, or plan. The exit code is 0 if all went well, 2 for wrong settings or arguments, else 1.
+
+    `lookout plan` ends with 1 where the deploy would be refused, or would find no container.
+    """
+    arguments = _parser().parse_args()
     try:
-        chosen = settings.load()
-        log.configure(chosen.log_level, chosen.log_format)
-        asyncio.run(run(chosen, pace=pace))
+        return _plan(arguments) if arguments.command == "plan" else _run(pace)
     except WrongSettings as exc:
         for line in exc.lines:
             print(f"lookout: {line}", file=sys.stderr)
@@ -36,4 +34,59 @@ def main(pace: Pace = PROMISED) -> int:
     except Exception:  # noqa: BLE001  the last line of defence: one log line, never a traceback
         structlog.stdlib.get_logger(__name__).critical("ended by an error; please report it", exc_info=True)
         return CRASHED
+
+
+def _run(pace: Pace) -> int:
+    chosen = settings.load()
+    log.configure(chosen.log_level, chosen.log_format)
+    asyncio.run(app.run(chosen, pace=pace))
     return DONE
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    if not (arguments.image or arguments.container):
+        arguments.refuse("say IMAGE:TAG, or --container NAME, or both")
+    chosen = settings.load_for_plan()
+    log.configure(settings.LogLevel.WARNING, chosen.log_format, sys.stderr)
+    try:
+        preview = asyncio.run(app.plan(chosen, arguments.image, arguments.container, pull=arguments.pull))
+    except WrongSettings:
+        raise
+    except LookoutError as exc:
+        print(f"lookout: {exc}", file=sys.stderr)
+        return CRASHED
+    print(printout.as_json(preview) if arguments.json else printout.as_text(preview))
+    return CRASHED if preview.report.outcome in BAD_ENDINGS else DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lookout",
+        description="Redeploys Docker containers when a message on an SQS queue says so.",
+        epilog="Settings are environment variables: at least SqsQueueUrl. See the README.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lookout')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", help="without one, the daemon runs")
+    plan = commands.add_parser(
+        "plan",
+        help="show what a deploy would do, and change nothing",
+        description="Shows what a deploy of IMAGE:TAG would do on this engine, and changes nothing. "
+        "Exit code 1 means that it would be refused, or would find no container.",
+    )
+    plan.add_argument("image", nargs="?", type=_image, metavar="IMAGE:TAG")
+    plan.add_argument(
+        "--container", metavar="NAME", help="only this one; without IMAGE:TAG, onto the tag that it has"
+    )
+    plan.add_argument("--json", action="store_true", help="for programs")
+    plan.add_argument("--pull", action="store_true", help="pull the image first, as a deploy does")
+    plan.set_defaults(refuse=plan.error)
+    return parser
+
+
+def _image(text: str) -> ImageRef:
+    reference = Reference.parse(text)
+    if reference is None or reference.tag is None or reference.digest or not is_tag(reference.tag):
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!a} is not an image with a tag, such as ghcr.io/acme/api:42"
+        )
+    return ImageRef(reference.name, reference.tag)

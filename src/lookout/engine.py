@@ -39,6 +39,7 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 QUICK = 60.0  # seconds: calls that only read or write the engine's own state, on a slow disk
 CREATE = 300.0  # seconds: create copies files of the image into new volumes
 START = 120.0  # seconds: networks, mounts and plugins are attached
+REGISTRY = 20.0  # seconds: one question to a registry, through the engine
 STOP_MARGIN = 60.0  # seconds that the engine may need beyond the container's own stop timeout
 ENGINE_STOP_TIMEOUT = 10  # seconds: the engine's default where the container has none
 SILENCE = 120.0  # seconds without a line of progress after which a pull is given up
@@ -123,6 +124,16 @@ class Engine:
     async def image(self, key: str) -> Json:
         """Inspect one image, by id or reference."""
         return await self._get_object(f"inspect image {key}", f"images/{_path(key)}/json")
+
+    async def registry_digest(self, image: ImageRef, credentials: Credentials | None) -> str:
+        """The digest that the registry has under this tag now; nothing is pulled."""
+        answer = await self._call(
+            f"ask the registry for {image}",
+            f"distribution/{_path(f'{image.name.canonical}:{image.tag}')}/json",
+            headers=_registry_auth(image, credentials),
+            timeout=REGISTRY,
+        )
+        return str(_object(f"ask the registry for {image}", answer)["Descriptor"]["digest"])
 
     async def changes(self, container: str) -> list[Json]:
         """Files that the container's own layer adds, changes or deletes."""
@@ -240,14 +251,13 @@ class Engine:
         that began with 200, and for a stream that ends in the middle.
         """
         params = {"fromImage": image.name.canonical, "tag": digest or image.tag}
-        headers = {"X-Registry-Auth": _auth(image, credentials)} if credentials else {}
         try:
             async with self._request(
                 f"pull {image}",
                 "POST",
                 "images/create",
                 params=params,
-                headers=headers,
+                headers=_registry_auth(image, credentials),
                 timeout=None,
                 silence=SILENCE,
             ) as response:
@@ -407,12 +417,14 @@ def _path(key: str) -> str:
     return quote(key, safe="/:@")
 
 
-def _auth(image: ImageRef, credentials: Credentials) -> str:
-    """The X-Registry-Auth header; the containerd image store compares serveraddress with the host."""
+def _registry_auth(image: ImageRef, credentials: Credentials | None) -> dict[str, str]:
+    """The header with the credentials; the containerd image store compares serveraddress with the host."""
+    if credentials is None:
+        return {}
     domain = image.name.domain
     auth = {
         "username": credentials.username,
         "password": credentials.password,
         "serveraddress": "https://index.docker.io/v1/" if domain == DEFAULT_DOMAIN else domain,
     }
-    return base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()}

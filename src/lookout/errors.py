@@ -85,6 +85,17 @@ class CopyRefused(LookoutError):
     """The container cannot be copied faithfully, so it is left alone."""
 
 
+@dataclass
+class UnknownContainer(LookoutError):
+    """`lookout plan` was asked about a container that it cannot plan for."""
+
+    container: str
+    reason: str = "is not on this engine; see `docker ps`"
+
+    def __str__(self) -> str:
+        return f"container {self.container} {self.reason}"
+
+
 class NotReady(LookoutError):
     """The new container did not start, died, or did not become healthy."""
 

@@ -1,7 +1,7 @@
 """What will be done with a container, before anything is done: made by `recreate`, carried out by `swap`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -85,3 +85,12 @@ class DeployPlan:
     def names(self) -> set[str]:
         """Of the containers that would be touched."""
         return {plan.name for plan in self.plans}
+
+    def about(self, name: str) -> "DeployPlan":
+        """The part of it in which this container has a place."""
+        return replace(
+            self,
+            groups=tuple(group for group in self.groups if any(plan.name == name for plan in group)),
+            unchanged=tuple(other for other in self.unchanged if other == name),
+            left_alone=tuple(pair for pair in self.left_alone if pair[0] == name),
+        )

@@ -46,13 +46,14 @@ class Planner:
             return Report(Outcome.IGNORED, "; ".join(reasons))
         return None
 
-    async def plan(self, targets: Sequence[Target], image: ImageRef, inspected: Json) -> DeployPlan:
-        """How these are brought to `image`, which the engine has as `inspected`, with all that depends on them.
+    async def plan(self, targets: Sequence[Target], image: ImageRef, inspected: Json | None) -> DeployPlan:
+        """How these are brought to `image`, with all that depends on them.
 
-        Raises CopyRefused where one of them cannot be replaced faithfully: then none may be.
+        `inspected` is that image, or None where the engine does not have it yet: then the plan leaves out
+        what comes from it. Raises CopyRefused where one of them cannot be replaced faithfully: then none may be.
         """
         managed = [target for target in targets if not target.left_alone]
-        stale = {t.id: t for t in managed if not t.runs(image, inspected["Id"])}
+        stale = {t.id: t for t in managed if not (inspected and t.runs(image, inspected["Id"]))}
         everyone = await self._inspect(await self._engine.containers(every=True)) if stale else []
         around = await self._surroundings(everyone)
         grouped = groups(
@@ -109,7 +110,7 @@ class Planner:
         group: Sequence[Json],
         stale: dict[str, Target],
         image: ImageRef,
-        inspected: Json,
+        inspected: Json | None,
         around: Surroundings,
     ) -> Group:
         for container in group:
@@ -155,16 +156,18 @@ class Planner:
                 "of which settings are its own; create the container anew by hand"
             ) from None
 
-    async def _plan(self, container: Json, reference: str, image: Json, around: Surroundings) -> Plan:
-        return recreate(
+    async def _plan(self, container: Json, reference: str, image: Json | None, around: Surroundings) -> Plan:
+        old_image = await self._old_image(container)
+        plan = recreate(
             container,
-            await self._old_image(container),
-            image,
+            old_image,
+            image or old_image,
             reference,
             await self._engine.api(),
             around,
             await self._engine.changes(container["Id"]),
         )
+        return plan if image else replace(plan, image_id="")
 
 
 def _is_stopped(container: Json) -> bool:

@@ -1,11 +1,13 @@
 """All containers of a deploy, group by group: all of them run the new image in the end, or none does."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from lookout.errors import RollbackFailed
-from lookout.swap import Swap
+from lookout.names import old_name
+from lookout.plan import Group
+from lookout.swap import Swap, stop_steps, take_over_steps
 
 
 class Rollout:
@@ -110,3 +112,21 @@ class Rollout:
     async def _discard_untouched(self) -> None:
         for swap in chain.from_iterable(self._groups):
             await swap.discard()
+
+
+def steps(group: Group) -> Iterator[str]:
+    """What `Rollout` does to a group if all goes well, one call of the engine or one wait a line."""
+    for plan in group:
+        yield f"create {plan.new_name} from {plan.image}"
+        yield from (f"disconnect {plan.new_name} from network {name}" for name in plan.disconnect)
+        yield from (f"connect {plan.new_name} to network {name}" for name, _ in plan.connect)
+        yield from (f"copy {path} from {plan.name} to {plan.new_name}" for path in plan.archives)
+        yield f"inspect {plan.new_name}, and hold it against this plan"
+    early = [plan for plan in reversed(group) if plan.shares_namespace]
+    for plan in early:
+        yield from stop_steps(plan)
+    for plan in group:
+        if plan not in early:
+            yield from stop_steps(plan)
+        yield from take_over_steps(plan)
+    yield from (f"remove {old_name(plan.name, plan.old_id)}" for plan in group)

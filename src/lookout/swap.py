@@ -6,7 +6,7 @@ The engine holds all of the state: names and labels of the two containers say wh
 import asyncio
 import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import structlog
 
@@ -234,6 +234,25 @@ class Swap:
         self._log.error(
             "the old container is still there", error=why, next=f"remove it by hand: docker rm {name}"
         )
+
+
+def stop_steps(plan: Plan) -> Iterator[str]:
+    """What `Swap.stop` does, as text."""
+    if not plan.runs:
+        return
+    policy = plan.container["HostConfig"].get("RestartPolicy") or {}
+    if policy.get("Name") in REVIVED_BY_ENGINE:
+        yield f"set the restart policy of {plan.name} to {PARKED['Name']}"
+    yield f"stop {plan.name}"
+
+
+def take_over_steps(plan: Plan) -> Iterator[str]:
+    """What `Swap.replace` does after the stop, as text."""
+    yield f"rename {plan.name} to {old_name(plan.name, plan.old_id)}"
+    yield f"rename {plan.new_name} to {plan.name}"
+    if plan.runs:
+        yield f"start {plan.name}"
+        yield f"wait until {plan.name} is ready, else undo all of this"
 
 
 def is_abandoned(new: Json, old: Json, *, by: str) -> bool:
