@@ -1,13 +1,15 @@
 # Every target works on a fresh clone: what it needs is made first.
 PYTHON ?= python3
 BIN := .venv/bin
-# The Debian release whose Docker Engine the tests run on: bookworm 20.10, trixie 26.1, forky 28.5.
+# The Docker Engines that the tests run on, of Debian: bookworm has 20.10, trixie 26.1, forky 28.5;
+# forky-containerd is that one with the image store and the oldest API of Engine 29.
 ENGINE ?= bookworm
+COPY_TESTS := $(patsubst %,tests/integration/test_%.py,copy* compose upgrade deploy)
 export PYTHONPATH := docker
 export LOOKOUT_TEST_SUITE = $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run send test lint unit integration format clean
+.PHONY: help demo run send test compat lint unit integration format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -29,6 +31,11 @@ send: .venv/.ready ## put a message on that queue: make send IMAGE=ghcr.io/acme/
 
 test: lint ## all that must pass: format, types, unit, integration
 	$(BIN)/pytest -n 4
+
+compat: ENGINE = trixie forky forky-containerd
+compat: export LOOKOUT_TEST_COMPAT = 1
+compat: .venv/.ready ## the tests of the copy on newer engines, with those too long for `make test`
+	$(BIN)/pytest -n 4 $(wildcard $(COPY_TESTS))
 
 lint: .venv/.ready ## ruff and mypy --strict
 	$(BIN)/ruff format --check .

@@ -5,15 +5,11 @@ import os
 import pytest
 
 from lookout.settings import Settings
-from testbed.debian import BASE_SUITE
+from tests.integration.hosts import run_flavours
 
-SUITE = os.environ.get("LOOKOUT_TEST_SUITE", BASE_SUITE)
+SUITE = run_flavours()[0].suite
 
 OWN = {name.replace("_", "") for name in Settings.model_fields}
-
-
-def pytest_report_header() -> str:
-    return f"engine: of Debian {SUITE} (LOOKOUT_TEST_SUITE)"
 
 
 @pytest.fixture(autouse=True)

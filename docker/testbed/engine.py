@@ -21,17 +21,33 @@ class DockerFailed(Exception):
     """The docker command line failed; says how."""
 
 
+def version(suite: str) -> str:
+    """The version of the engine that a suite has, as it says itself: "20.10.24+dfsg1"."""
+    packages = unpacked(suite)
+    said = subprocess.run(
+        [packages.program("dockerd"), "--version"],
+        env=packages.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return said.stdout.split()[2].rstrip(",")
+
+
 class Engine:
     """An engine, as the docker command line sees it."""
 
     def __init__(self, docker_host: str, program: Path, environment: Mapping[str, str]) -> None:
         self.docker_host = docker_host
+        self._set_client(program, environment)
+
+    def _set_client(self, program: Path, environment: Mapping[str, str]) -> None:
         self._program = program
         # The person's own client configuration, with its contexts and passwords, stays out of this.
         self._environment = {
             "PATH": os.defpath,
             **environment,
-            "DOCKER_HOST": docker_host,
+            "DOCKER_HOST": self.docker_host,
             "DOCKER_CONFIG": "/nonexistent",
         }
 
@@ -58,21 +74,27 @@ class Engine:
 class PrivateEngine(Engine):
     """An engine of our own in a sandbox; it cannot touch the machine's network or another engine.
 
-    Its data live in the sandbox's memory: they stay when it is stopped, killed and started again,
-    and go with `close()` or with the process that made it.
+    Its data live in the sandbox's memory: they stay when it is stopped, killed and started again, even
+    as the engine of another suite, and go with `close()` or with the process that made it. `flags` and
+    `environment` are the daemon's.
     """
 
-    def __init__(self, suite: str = BASE_SUITE, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        suite: str = BASE_SUITE,
+        flags: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         packages = unpacked(suite)
         self.sandbox = Sandbox()
         self.directory = self.sandbox.directory
         self.socket = self.directory / "docker.sock"
         assert len(bytes(self.socket)) <= LONGEST_SOCKET_PATH, f"{self.socket} is too long; see TMPDIR"
-        environment = packages.environment()
-        super().__init__(f"unix://{self.socket}", packages.program("docker"), environment)
-        self._daemon_environment = environment
-        self._command: list[str | Path] = [
-            packages.program("dockerd"),
+        super().__init__(f"unix://{self.socket}", packages.program("docker"), packages.environment())
+        self.suite = suite
+        self._packages = packages
+        self._variables = dict(environment or {})
+        self._arguments = [
             f"--host={self.docker_host}",
             f"--config-file={self.directory / 'daemon.json'}",
             f"--data-root={self.directory / 'data'}",
@@ -91,13 +113,22 @@ class PrivateEngine(Engine):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self) -> None:
-        """Start the engine, on the data it had before, and wait until it answers."""
+    def start(self, suite: str | None = None) -> None:
+        """Start the engine, on the data it had before, and wait until it answers.
+
+        With a suite it is that suite's engine from now on, and `docker` that suite's command line.
+        """
+        if suite:
+            self.suite, self._packages = suite, unpacked(suite)
+            self._set_client(self._packages.program("docker"), self._packages.environment())
         if not self.directory.exists():
             self._prepare()
         with self._log.open("ab") as log:
             self._daemon = self.sandbox.popen(
-                self._command, env=self._daemon_environment, stdout=log, stderr=log
+                [self._packages.program("dockerd"), *self._arguments],
+                env=self._packages.environment() | self._variables,
+                stdout=log,
+                stderr=log,
             )
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():

@@ -1,10 +1,13 @@
-"""The real parts that integration tests use: one engine, two registries and one queue server a worker."""
+"""The real parts that integration tests use: engines with two registries each, and a queue server.
+
+Each is started once a worker, when a test first asks for it.
+"""
 
 import asyncio
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -17,17 +20,14 @@ from lookout.model import Json, Report
 from lookout.puller import Puller
 from lookout.sqs import Queue
 from testbed.debian import Unavailable
-from testbed.engine import PrivateEngine
+from testbed.engine import PrivateEngine, version
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
-from tests.conftest import SUITE
 from tests.integration.deploys import request_for
+from tests.integration.hosts import FLAVOURS, NEWEST, Flavour, Host, run_flavours
 from tests.integration.queues import connected
-
-# Else an engine goes on trying for more than a minute to finish a pull that was cut.
-FLAGS = ("--max-download-attempts=1",)
 
 MakeContainer = Callable[..., str]
 AppImage = Callable[..., str]
@@ -36,32 +36,79 @@ MakeDeployer = Callable[..., Deployer]
 Deploy = Callable[..., Awaitable[Report]]
 
 
+def pytest_report_header() -> list[str]:
+    """The versions of the engines, which are unpacked for that if they were not yet."""
+    flavours = run_flavours()
+    also = [] if NEWEST in flavours else [f"engine: {_described(NEWEST)}, for what is marked newest"]
+    return [*(f"engine: {_described(flavour)}" for flavour in flavours), *also]
+
+
+def _described(flavour: Flavour) -> str:
+    try:
+        return f"{flavour.name} {version(flavour.suite)}"
+    except Unavailable as reason:
+        return f"{flavour.name} cannot be had: {reason}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only a comparison of engines is for, where the run is none."""
+    if os.environ.get("LOOKOUT_TEST_COMPAT"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("compat")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what needs a host on every engine of the run, and what is marked so on the newest too."""
+    if "host" not in metafunc.fixturenames:
+        return
+    flavours = list(run_flavours())
+    newest = metafunc.definition.get_closest_marker("newest")
+    if newest and NEWEST not in flavours:
+        flavours.append(NEWEST)
+    # With one engine the names of tests stay as they are, unless the mark says that there may be more.
+    if newest or len(flavours) > 1:
+        metafunc.parametrize("host", flavours, indirect=True, ids=[flavour.name for flavour in flavours])
+
+
 @pytest.fixture(scope="session")
-def engine() -> Iterator[PrivateEngine]:
+def hosts() -> Iterator[Mapping[Flavour, Host]]:
+    """A host for each flavour; none has started anything yet."""
+    hosts = {flavour: Host(flavour) for flavour in FLAVOURS.values()}
+    yield hosts
+    for host in hosts.values():
+        host.close()
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest, hosts: Mapping[Flavour, Host]) -> Host:
+    """The host that this test is for: of the run's engine, or of the one in the test's name."""
+    return hosts[getattr(request, "param", None) or run_flavours()[0]]
+
+
+@pytest.fixture
+def engine(host: Host) -> PrivateEngine:
     """A private engine; without one, tests are skipped on a person's machine and fail in CI."""
     try:
-        private = PrivateEngine(SUITE, FLAGS)
-        private.start()
+        return host.engine
     except Unavailable as reason:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"NO ENGINE, NOT TESTED: {reason}")
-    yield private
-    private.close()
 
 
-@pytest.fixture(scope="session")
-def registry(engine: PrivateEngine) -> Iterator[Registry]:
+@pytest.fixture
+def registry(engine: PrivateEngine, host: Host) -> Registry:
     """A registry that is open to all."""
-    with Registry(engine.sandbox, 5000) as registry:
-        yield registry
+    return host.registry
 
 
-@pytest.fixture(scope="session")
-def private_registry(engine: PrivateEngine) -> Iterator[Registry]:
+@pytest.fixture
+def private_registry(engine: PrivateEngine, host: Host) -> Registry:
     """A registry that asks for the name and password in its `users`."""
-    with Registry(engine.sandbox, 5001, {"user": "password"}) as registry:
-        yield registry
+    return host.private_registry
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,17 @@ import pytest
 from botocore.exceptions import ClientError
 
 from testbed import debian, module
-from testbed.engine import DockerFailed, PrivateEngine
+from testbed.engine import DockerFailed, PrivateEngine, version
 from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.sandbox import CGROUPS, Sandbox
 from testbed.sqs import LocalSqs
 from testbed.throttle import Throttle
+from tests.integration import conftest
+from tests.integration.hosts import FLAVOURS
+
+pytest_plugins = ["pytester"]
 
 pytestmark = pytest.mark.engine
 
@@ -29,7 +33,7 @@ RECEIVE_ONLY = {
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while not condition():
         assert time.monotonic() < deadline, "in vain"
         time.sleep(0.02)
@@ -106,6 +110,95 @@ def test_an_engine_that_was_killed_starts_again_with_its_containers(engine: Priv
 
         assert other.docker("ps", "--all", "--format={{.Names}} {{.Image}}") == "web app:1"
         assert other.docker("start", "web") == "web"
+
+
+def test_an_engine_starts_again_as_the_engine_of_another_suite(engine: PrivateEngine) -> None:
+    said = "--format={{.Client.Version}} {{.Server.Version}}"
+    with PrivateEngine("bookworm") as other:
+        make_image(other, "app:1")
+        other.docker("run", "-d", "--name=web", "--volume=/data", "app:1")
+        other.docker("exec", "web", "sh", "-c", "echo kept > /data/file")
+        older = version("bookworm")
+        assert other.docker("version", said) == f"{older} {older}"
+
+        other.stop()
+        other.start("forky")
+
+        newer = version("forky")
+        assert newer != older
+        assert other.docker("version", said) == f"{newer} {newer}"
+        assert other.suite == "forky"
+        other.docker("start", "web")
+        assert other.docker("exec", "web", "cat", "/data/file") == "kept"
+
+        other.kill()
+        other.start()
+        assert other.docker("version", said) == f"{newer} {newer}"
+
+
+@pytest.mark.parametrize(
+    ("flavour", "store", "oldest_api"),
+    [("forky", "overlay2", "1.24"), ("forky-containerd", "overlayfs", "1.44")],
+)
+def test_a_flavour_is_set_up_as_its_name_says(
+    engine: PrivateEngine, flavour: str, store: str, oldest_api: str
+) -> None:
+    with FLAVOURS[flavour].engine() as other:
+        assert other.docker("info", "--format={{.Driver}}") == store
+        assert other.docker("version", "--format={{.Server.MinAPIVersion}}") == oldest_api
+
+
+@pytest.mark.newest
+def test_a_test_of_the_newest_engine_has_that_engine_and_its_registry(
+    request: pytest.FixtureRequest, engine: PrivateEngine, app_image: Callable[..., str]
+) -> None:
+    suite = FLAVOURS[request.node.callspec.id].suite
+    assert engine.docker("version", "--format={{.Server.Version}}") == version(suite)
+    image = app_image("1")
+    engine.docker("rmi", image)
+    engine.docker("pull", image)
+
+
+SOME_TESTS = """
+import pytest
+
+def test_plain(engine): ...
+@pytest.mark.newest
+def test_on_newest(registry): ...
+@pytest.mark.newest
+def test_without(): ...
+@pytest.mark.compat
+def test_compared(engine): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("suites", "compat", "collected"),
+    [
+        ("", "", "plain on_newest[bookworm] on_newest[forky] without"),
+        ("forky", "", "plain on_newest[forky] without"),
+        ("trixie", "1", "plain on_newest[trixie] on_newest[forky] without compared"),
+        (
+            "trixie forky",
+            "1",
+            "plain[trixie] plain[forky] on_newest[trixie] on_newest[forky] without compared[trixie] compared[forky]",
+        ),
+    ],
+    ids=["usual", "newest", "compat", "compat-of-two"],
+)
+def test_a_run_has_the_engines_that_it_asks_for(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, suites: str, compat: str, collected: str
+) -> None:
+    monkeypatch.setenv("LOOKOUT_TEST_SUITE", suites)
+    monkeypatch.setenv("LOOKOUT_TEST_COMPAT", compat)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeini("[pytest]\nmarkers =\n    newest\n    compat")
+    pytester.makepyfile(SOME_TESTS)
+
+    calls = pytester.inline_run("--collect-only", plugins=[conftest])
+
+    [finish] = calls.getcalls("pytest_collection_finish")
+    assert [item.name.removeprefix("test_") for item in finish.session.items] == collected.split()
 
 
 def test_the_application_serves_its_tag_and_ends_at_once(
