@@ -7,6 +7,7 @@ from typing import Any
 from lookout.engine import Engine
 from lookout.model import DeployRequest, ImageName, ImageRef, Json
 from lookout.names import name_of
+from lookout.plan import Plan
 from lookout.recreate import recreate
 from lookout.surroundings import Surroundings
 from lookout.swap import Swap
@@ -29,6 +30,7 @@ class Clone:
 
     id: str
     inspect: Json  # of the copy, in the API version that Lookout uses
+    plan: Plan
     request: Json  # the create request that made it
     remarks: tuple[str, ...]
     name: str  # its temporary name
@@ -60,4 +62,5 @@ async def clone(
     )
     swap = Swap(engine, plan, by="a test", monitor=0, deploy_time=1)
     await swap.prepare({})
-    return Clone(swap.new_id, await engine.container(swap.new_id), plan.body, plan.remarks, plan.new_name)
+    inspected = await engine.container(swap.new_id)
+    return Clone(swap.new_id, inspected, plan, plan.body, plan.remarks, plan.new_name)
