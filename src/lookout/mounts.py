@@ -106,7 +106,8 @@ def _carried(container: Json, around: Surroundings) -> dict[str, Json]:
     """What is mounted, and would not come back by asking again for what was asked for.
 
     These are the anonymous volumes, of the image and of `-v /path`, and all that came from containers
-    which are gone. A volume of the old image is carried even if the new image declares none there.
+    which are gone, or have something else there by now. A volume of the old image is carried even if the
+    new image declares none there.
     """
     host = container["HostConfig"]
     asked = {
@@ -115,14 +116,19 @@ def _carried(container: Json, around: Surroundings) -> dict[str, Json]:
         # A tmpfs hides what VolumesFrom or the image put there, and no bind may share its path.
         *(_path(tmpfs) for tmpfs in host.get("Tmpfs") or {}),
     }
-    declared = set(_paths(container["Config"].get("Volumes")))
-    sources = host.get("VolumesFrom")
-    inherited = bool(sources) and all(_resolves(source, around) for source in sources)
+    shared = _shared(container, around)
     return {
         path: mount
         for path, mount in mounted(container).items()
-        if path not in asked and (path in declared or not inherited)
+        if path not in asked and (path, mount.get("Source")) not in shared
     }
+
+
+def _shared(container: Json, around: Surroundings) -> set[tuple[str, str]]:
+    """What the containers in VolumesFrom have mounted now, and so will bring again."""
+    sources = (_container(source) for source in container["HostConfig"].get("VolumesFrom") or [])
+    found = (around.mounts.get(around.find(source) or "", ()) for source in sources)
+    return {(_path(destination), source) for pairs in found for destination, source in pairs}
 
 
 def _destination(bind: str) -> str:
@@ -177,3 +183,10 @@ def changes(container: Json, new: Json) -> Iterator[Change]:
     taken = {*mounted(container), *(_path(tmpfs) for tmpfs in container["HostConfig"].get("Tmpfs") or {})}
     for path in sorted(set(_paths(new.get("Volumes"))) - taken):
         yield Change(f"Volumes {path}", None, "a new volume")
+
+
+def sources(container: Json) -> frozenset[tuple[str, str]]:
+    """What a container has mounted: pairs of destination and source."""
+    return frozenset(
+        (str(mount["Destination"]), str(mount.get("Source"))) for mount in container.get("Mounts") or ()
+    )

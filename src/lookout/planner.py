@@ -10,6 +10,7 @@ from lookout.dependents import depends_on, groups
 from lookout.engine import Engine
 from lookout.errors import CopyRefused, NotFound
 from lookout.model import ImageName, ImageRef, Json, Outcome, Report
+from lookout.mounts import sources
 from lookout.names import name_of
 from lookout.plan import DeployPlan, Group, Plan
 from lookout.recreate import recreate
@@ -92,6 +93,7 @@ class Planner:
             host_name=(await self._engine.info())["Name"],
             containers={container["Id"]: name_of(container) for container in everyone},
             networks=frozenset(await self._engine.networks()),
+            mounts={container["Id"]: sources(container) for container in everyone},
         )
 
     def _left_alone(self, container: Json) -> str:

@@ -131,8 +131,10 @@ def _engine_defaults(sent: Json, old: Json, new: Json) -> Iterator[str]:
 
 
 def _mounts(old: Json, new: Json) -> Iterator[str]:
-    there = mounted(new)
+    there, hidden = mounted(new), {_path(tmpfs) for tmpfs in old["HostConfig"].get("Tmpfs") or {}}
     for path, mount in mounted(old).items():
+        if path in hidden:
+            continue
         if path not in there:
             yield f"the mount at {path} (missing)"
             continue

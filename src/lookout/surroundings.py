@@ -16,6 +16,8 @@ class Surroundings:
     host_name: str  # `Name` of GET /info
     containers: Mapping[str, str]  # names without the leading slash, by id
     networks: frozenset[str]  # ids
+    #: What each container has mounted: pairs of destination and source, by its id.
+    mounts: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
     #: Of containers that the same deploy replaces: the name of the new one, by the id of the old.
     successors: Mapping[str, str] = field(default_factory=dict)
 

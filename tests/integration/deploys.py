@@ -6,6 +6,7 @@ from typing import Any
 
 from lookout.engine import Engine
 from lookout.model import DeployRequest, ImageName, ImageRef, Json
+from lookout.mounts import sources
 from lookout.names import name_of
 from lookout.plan import Plan
 from lookout.recreate import recreate
@@ -49,6 +50,7 @@ async def clone(
         host_name=(await engine.info())["Name"],
         containers={other["Id"]: name_of(other) for other in others},
         networks=frozenset(await engine.networks()),
+        mounts={other["Id"]: sources(other) for other in others},
         successors=successors or {},
     )
     plan = recreate(

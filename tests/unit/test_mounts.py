@@ -14,6 +14,7 @@ from tests.unit.inspected import (
 
 from lookout.errors import CopyRefused
 from lookout.model import Json
+from lookout.mounts import sources
 
 
 def test_named_volumes_and_host_folders_are_asked_for_again_word_by_word() -> None:
@@ -146,11 +147,14 @@ SHARED = [
 ]
 
 
+SHARING = around(mounts={NEIGHBOUR: sources({"Mounts": SHARED})})
+
+
 @pytest.mark.parametrize(
     "source", ["neighbour", "neighbour:ro", NEIGHBOUR, NEIGHBOUR[:12], f"{NEIGHBOUR[:12]}:ro"]
 )
 def test_what_another_container_shares_is_left_to_come_from_it(source: str) -> None:
-    copy = copied(container(host={"VolumesFrom": [source]}, mounts=SHARED))
+    copy = copied(container(host={"VolumesFrom": [source]}, mounts=SHARED), surroundings=SHARING)
     assert copy.body["HostConfig"]["VolumesFrom"] == [source]
     assert not copy.body["HostConfig"]["Binds"]
     assert not copy.remarks
@@ -158,12 +162,26 @@ def test_what_another_container_shares_is_left_to_come_from_it(source: str) -> N
 
 def test_a_volume_of_the_image_is_bound_by_name_beside_what_another_container_shares() -> None:
     old = container(host={"VolumesFrom": ["neighbour"]}, mounts=[volume("def", "/data"), *SHARED])
-    assert copied(old).body["HostConfig"]["Binds"] == ["def:/data:nocopy"]
+    assert copied(old, surroundings=SHARING).body["HostConfig"]["Binds"] == ["def:/data:nocopy"]
+
+
+def test_a_volume_of_the_image_that_another_container_shares_is_not_bound() -> None:
+    shared = [volume("abc", "/data")]
+    known = around(mounts={NEIGHBOUR: sources({"Mounts": shared})})
+    old = container(config={"Volumes": {"/data": {}}}, host={"VolumesFrom": ["neighbour"]}, mounts=shared)
+    assert not copied(old, surroundings=known).body["HostConfig"]["Binds"]
+
+
+def test_what_another_container_shared_and_has_no_more_is_bound_by_name() -> None:
+    known = around(mounts={NEIGHBOUR: sources({"Mounts": [volume("other", "/shared")]})})
+    old = container(host={"VolumesFrom": ["neighbour"]}, mounts=[volume("abc", "/shared")])
+    assert copied(old, surroundings=known).body["HostConfig"]["Binds"] == ["abc:/shared:nocopy"]
 
 
 @pytest.mark.parametrize("source", ["gone", "gone:ro", "neigh", GONE, GONE[:12]])
 def test_what_a_container_shared_that_is_gone_is_bound_by_name(source: str) -> None:
-    copy = copied(container(host={"VolumesFrom": [source, "neighbour:ro"]}, mounts=SHARED))
+    old = container(host={"VolumesFrom": [source, "neighbour:ro"]}, mounts=SHARED)
+    copy = copied(old, surroundings=around(mounts={NEIGHBOUR: frozenset({("/elsewhere", "/x")})}))
     assert copy.body["HostConfig"]["VolumesFrom"] == ["neighbour:ro"]
     assert copy.body["HostConfig"]["Binds"] == [
         "abc:/shared:ro,nocopy",
@@ -182,7 +200,10 @@ def test_the_list_of_sources_is_emptied_when_the_only_one_is_gone() -> None:
 
 def test_volumes_come_from_the_container_that_replaced_their_source() -> None:
     old = container(host={"VolumesFrom": [f"{GONE}:ro"]}, mounts=SHARED)
-    host = copied(old, surroundings=around(successors={GONE: NEIGHBOUR})).body["HostConfig"]
+    known = around(
+        containers={GONE: "source"}, mounts={GONE: sources({"Mounts": SHARED})}, successors={GONE: NEIGHBOUR}
+    )
+    host = copied(old, surroundings=known).body["HostConfig"]
     assert host["VolumesFrom"] == [f"{NEIGHBOUR}:ro"]
     assert not host["Binds"]
 

@@ -152,3 +152,9 @@ def test_another_default_of_the_engine_is_remarked_and_refuses_nothing() -> None
     found = proven(plan, created(plan, MaskedPaths=masks, CgroupnsMode="private", ShmSize=1))
     assert [remark.split()[0] for remark in found.remarks] == ["HostConfig.MaskedPaths"]
     assert [*map(str.split, found.differences)]  # those two were sent with a value, and are differences
+
+
+def test_a_volume_that_a_tmpfs_hides_need_not_come_along() -> None:
+    plan = copied(container(host={"Tmpfs": {"/data/": ""}}, mounts=[volume("abc", "/data")]))
+    assert not proven(plan, created(plan) | {"Mounts": [volume("def", "/data")]}).differences
+    assert not proven(plan, created(plan) | {"Mounts": []}).differences
