@@ -22,7 +22,7 @@ def main(pace: Pace = PROMISED) -> int:
 
     `lookout plan` ends with 1 where the deploy would be refused, or would find no container.
     """
-    arguments = _parser().parse_args()
+    arguments = parser().parse_args()
     try:
         return _plan(arguments) if arguments.command == "plan" else _run(pace)
     except WrongSettings as exc:
@@ -59,14 +59,15 @@ def _plan(arguments: argparse.Namespace) -> int:
     return CRASHED if preview.report.outcome in BAD_ENDINGS else DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    lookout = argparse.ArgumentParser(
         prog="lookout",
         description="Redeploys Docker containers when a message on an SQS queue says so.",
         epilog="Settings are environment variables: at least SqsQueueUrl. See the README.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lookout')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", help="without one, the daemon runs")
+    lookout.add_argument("--version", action="version", version=f"%(prog)s {version('lookout')}")
+    commands = lookout.add_subparsers(dest="command", metavar="COMMAND", help="without one, the daemon runs")
     plan = commands.add_parser(
         "plan",
         help="show what a deploy would do, and change nothing",
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="for programs")
     plan.add_argument("--pull", action="store_true", help="pull the image first, as a deploy does")
     plan.set_defaults(refuse=plan.error)
-    return parser
+    return lookout
 
 
 def _image(text: str) -> ImageRef:

@@ -25,7 +25,7 @@ _ONE = {
     "label": re.compile(r".+"),
     "expose": re.compile(r"\d+(?:-\d+)?(?:/(?:tcp|udp|sctp))?", re.IGNORECASE),
 }
-_KNOWN = f"{', '.join((*_FIELDS, *_ALL))}, env:NAME, label:KEY, expose:PORT/PROTOCOL"
+KNOWN = (*_FIELDS, *_ALL, "env:NAME", "label:KEY", "expose:PORT/PROTOCOL")
 _EVERY = ""
 
 
@@ -79,7 +79,8 @@ def _words(name: str, label: str) -> Iterator[tuple[str, str]]:
             yield keyword, port(argument) if keyword == "expose" else argument
         else:
             raise CopyRefused(
-                f"the label {LABEL} of {name} has {word[:80]!a}, which names nothing to keep; known are {_KNOWN}"
+                f"the label {LABEL} of {name} has {word[:80]!a}, which names nothing to keep; "
+                f"known are {', '.join(KNOWN)}"
             )
 
 

@@ -1,5 +1,6 @@
 """The README says what the code does."""
 
+import argparse
 import re
 import tomllib
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from pydantic.alias_generators import to_pascal
 from pydantic_core import PydanticUndefined
 
+from lookout import cli, pins, planner, targets
 from lookout.model import Outcome
 from lookout.settings import Settings
 
@@ -46,6 +48,31 @@ def test_every_file_is_in_the_list_of_files() -> None:
     files = {path.name for path in (ROOT / "src" / "lookout").glob("*.py")}
     shown_nowhere = {"__init__.py", "__main__.py", "errors.py", "model.py", "unbroken.py"}
     assert listed == files - shown_nowhere
+
+
+def test_every_label_of_the_users_has_a_row() -> None:
+    assert set(rows("What happens to a container")) == {
+        targets.ENABLE,
+        planner.RECREATE_DEPENDENTS,
+        pins.LABEL,
+    }
+
+
+def test_every_word_of_a_pin_is_listed() -> None:
+    section = README.partition("The words of `lookout.pin` are")[2].partition("\n\n")[0]
+    listed = set(re.findall(r"`([a-z-]+(?::[A-Z/]+)?)`", section))
+    assert listed == set(pins.KNOWN)
+
+
+def test_every_option_of_the_plan_has_a_row() -> None:
+    options = {option for action in plan_options() for option in action.option_strings} - {"-h", "--help"}
+    assert {first.split()[0] for first in rows("See it first: `lookout plan`")} == options
+
+
+def plan_options() -> list[argparse.Action]:
+    parser = cli.parser()
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return list(commands.choices["plan"]._actions)
 
 
 def test_every_make_target_that_is_named_exists() -> None:
