@@ -20,6 +20,9 @@ from lookout.targets import Target, created_from_id, match, switch, why_left_alo
 #: Of a container: `false` refuses a deploy for which containers that depend on it would be recreated.
 RECREATE_DEPENDENTS = "lookout.recreate-dependents"
 
+#: States of containers that the engine is getting rid of.
+BEYOND_HELP = ("dead", "removing")
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -105,6 +108,8 @@ class Planner:
 
     def _can_follow(self, container: Json) -> bool:
         """Whether it counts as a dependent. One that is stopped and must be left alone loses nothing now."""
+        if container["State"].get("Status") in BEYOND_HELP:
+            return False
         return not _is_stopped(container) or not self._left_alone(container)
 
     async def _group(
@@ -118,15 +123,23 @@ class Planner:
         for container in group:
             self._check(container, [other for other in group if depends_on(other, container)])
         plans: list[Plan] = []
+        behind: list[str] = []
         for container in group:
             known = around.followed_by({plan.old_id: plan.new_name for plan in plans})
             if target := stale.get(container["Id"]):
                 plans.append(await self._plan(container, target.spell(image), inspected, known))
-            else:
+                continue
+            try:
                 plan = await self._plan(container, *await self._own_image(container), known)
-                follows = tuple(name_of(other) for other in group if depends_on(container, other))
-                plans.append(replace(plan, follows=follows))
-        return tuple(plans)
+            except CopyRefused as exc:
+                if not _is_stopped(container):
+                    raise
+                # No reason to refuse a deploy; but it will not start again.
+                behind.append(f"{name_of(container)} depends on it, is stopped, and stays behind: {exc}")
+                continue
+            follows = tuple(name_of(other) for other in group if depends_on(container, other))
+            plans.append(replace(plan, follows=follows))
+        return (replace(plans[0], remarks=(*plans[0].remarks, *behind)), *plans[1:])
 
     def _check(self, container: Json, dependents: Sequence[Json]) -> None:
         if reason := self._left_alone(container):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from structlog.typing import EventDict
 
 from lookout.engine import Credentials
 from lookout.errors import Interrupted, NotFound
@@ -248,6 +249,28 @@ async def test_a_container_whose_old_image_is_gone_is_refused(
     assert (report.outcome, report.transient) == (Outcome.FAILED, False)
     assert "image" in report.reason
     assert inspect(name)["State"] == before["State"]
+
+
+async def test_a_stopped_dependent_that_cannot_be_recreated_does_not_hold_up_a_deploy(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    logs: list[EventDict],
+) -> None:
+    name = make_container(app_image("1"), "vpn")
+    lost = f"lookout-test-{secrets.token_hex(4)}:1"
+    make_image(engine, lost)
+    job = make_container(lost, "job", f"--network=container:{name}", "--env=PORT=8090")
+    engine.docker("stop", "-t", "0", job)
+    engine.docker("rmi", "-f", lost)
+    before = inspect(job)
+    report = await deploy(app_image("2"))
+    assert (report.outcome, report.containers) == (Outcome.DEPLOYED, (name,))
+    assert inspect(job) == before
+    (remark,) = (event["remark"] for event in logs if event["event"] == "remark")
+    assert remark.startswith(f"{job} depends on it, is stopped, and stays behind")
 
 
 # A failure after the stop
