@@ -466,6 +466,29 @@ async def test_every_option_of_the_host_is_the_same(bench: Bench, said: Json) ->
     assert copy.inspect["HostConfig"] == before["HostConfig"]
 
 
+async def test_case_33_e_settings_that_no_image_has_are_the_same(bench: Bench) -> None:
+    said = {
+        "Tty": True,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "StopTimeout": 3,
+    }
+    copy = await bench.clone(await bench.create(said))
+    assert copy.inspect["Config"].items() >= said.items()
+
+
+async def test_case_33_f_a_container_with_its_network_disabled_stays_without(bench: Bench) -> None:
+    old = await bench.run({"NetworkDisabled": True})
+    copy = await bench.clone(old)
+    assert copy.inspect["Config"]["NetworkDisabled"] is True
+    networks = (await bench.inspect(old))["NetworkSettings"]["Networks"]
+    assert (await bench.swap(old, copy.id))["NetworkSettings"]["Networks"] == networks
+    assert "eth" not in bench.execute(copy.id, "ip", "link")
+
+
 # What only newer engines know
 
 
