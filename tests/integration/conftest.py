@@ -26,7 +26,7 @@ from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
 from tests.integration.deploys import request_for
-from tests.integration.hosts import FLAVOURS, NEWEST, Flavour, Host, run_flavours
+from tests.integration.hosts import FLAVOURS, NEWEST, Flavour, Host, needed, run_flavours
 from tests.integration.queues import connected
 
 MakeContainer = Callable[..., str]
@@ -91,12 +91,8 @@ def host(request: pytest.FixtureRequest, hosts: Mapping[Flavour, Host]) -> Host:
 @pytest.fixture
 def engine(host: Host) -> PrivateEngine:
     """A private engine; without one, tests are skipped on a person's machine and fail in CI."""
-    try:
+    with needed():
         return host.engine
-    except Unavailable as reason:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"NO ENGINE, NOT TESTED: {reason}")
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """Which engines a run of the tests uses, and the hosts that have them."""
 
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from testbed.debian import BASE_SUITE
+import pytest
+
+from testbed.debian import BASE_SUITE, Unavailable
 from testbed.engine import PrivateEngine
 from testbed.registry import Registry
 
@@ -53,6 +55,17 @@ def run_flavours() -> tuple[Flavour, ...]:
     if unknown:
         raise ValueError(f"LOOKOUT_TEST_SUITE: no {unknown[0]} here; choose from {', '.join(FLAVOURS)}")
     return tuple(FLAVOURS[name] for name in names)
+
+
+@contextmanager
+def needed() -> Iterator[None]:
+    """Where the test bed cannot be had, skip the test on a person's machine, and fail it in CI."""
+    try:
+        yield
+    except Unavailable as reason:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"NO ENGINE, NOT TESTED: {reason}")
 
 
 class Host:
