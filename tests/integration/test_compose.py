@@ -99,9 +99,9 @@ class Stack:
         self._variables |= variables
         self.compose.write(images | self._variables)
 
-    async def deploy(self, tag: str, *services: str) -> dict[str, Report]:
+    async def deploy(self, tag: str, *services: str, monitor: float = 0.5) -> dict[str, Report]:
         """Deploy this tag of all services, or of these, side by side; the reports by service."""
-        deployer = self._make_deployer(deploy_time=30)
+        deployer = self._make_deployer(deploy_time=30, monitor=monitor)
         wanted = services or tuple(self._images)
         requests = [deployer.deploy(request_for(self.image(service, tag))) for service in wanted]
         return dict(zip(wanted, await asyncio.gather(*requests), strict=True))
@@ -480,11 +480,14 @@ async def test_a_container_whose_device_is_away_is_brought_back_with_it(
 
 async def test_all_replicas_are_replaced(stack: MakeStack, inspect: Inspect) -> None:
     shop = stack("replicas")
-    shop.start({"worker": []})
+    # `compose build` writes these into the image, where they equal those of the container.
+    built = f"LABEL {PROJECT}={shop.compose.name} com.docker.compose.service=worker"
+    shop.start({"worker": [built]})
     names = [shop.container("worker", number) for number in (1, 2, 3)]
     for name in names:
         shop.inside(name, "sh", "-c", f"echo {name} > /scratch/file")
     old = {name: inspect(name) for name in names}
+    shop.prepare({"worker": []})  # the next image is not built by Compose
     shop.make("2")
     assert not up_again(shop)
 
@@ -528,6 +531,27 @@ async def test_a_tag_that_moves_on_is_nothing_new_to_compose_afterwards(
     shop.compose.run("pull")
     assert not up_again(shop)
     assert_own(shop, "latest", worker=2)
+
+
+async def test_compose_in_the_middle_of_a_swap_does_harm_that_is_made_good(
+    stack: MakeStack, inspect: Inspect
+) -> None:
+    """Compose takes old and new for one replica too many, removes the new and starts the old one."""
+    shop = stack("replicas")
+    shop.start({"worker": []}, WORKERS="1")
+    worker = shop.container("worker")
+    old = inspect(worker)
+    shop.make("2")
+    deploying = asyncio.create_task(shop.deploy("2", monitor=8))
+    running = {"Name": worker, "State": "running"}
+    await until(lambda: any(c["ID"] != old["Id"] and running.items() <= c.items() for c in shop.compose.ps()))
+
+    await asyncio.to_thread(shop.compose.up)
+
+    reports = await deploying
+    assert reports["worker"].outcome not in (Outcome.DEPLOYED, Outcome.ROLLBACK_FAILED), reports
+    assert_own(shop, "1", worker=1)
+    assert inspect(worker)["Id"] == old["Id"]
 
 
 @pytest.mark.xfail(raises=DockerFailed, strict=True, reason="only what is in /run/secrets is carried")
