@@ -33,7 +33,7 @@ SECOND = 1_000_000_000
 V1_ENV = ("PATH=/bin:/v1", "LEVEL=info", "VERSION=1", "MODE=prod", "GONE=1", "TEXT=a=b")
 V2_ENV = ("PATH=/bin:/v2", "VERSION=2", "LEVEL=debug", "NEWENV=2", "MODE=prod", "TEXT=c=d")
 
-#: Dockerfile lines of the images. v1 and v2 differ in every default; `bare` has next to none.
+#: Dockerfile lines of the images. v1 and v2 differ in every default; the others have next to none.
 IMAGES: dict[str, tuple[str, ...]] = {
     "v1": (
         *(f"ENV {entry.partition('=')[0]}={entry.partition('=')[2]}" for entry in V1_ENV),
@@ -62,7 +62,17 @@ IMAGES: dict[str, tuple[str, ...]] = {
         "LABEL com.docker.compose.project=rebuilt com.docker.compose.version=2.2",
     ),
     "bare": ('CMD ["/app"]',),
+    "tool": ('ENTRYPOINT ["/entry1"]', "ENV PATH=/bin:/v1"),
 }
+#: The image that a container is made on and the one that it is copied to, the common ones more often.
+PAIRS = (
+    *[("v1", "v2")] * 12,
+    ("v1", "bare"),
+    ("bare", "v2"),
+    ("v1", "tool"),
+    ("tool", "v2"),
+    ("tool", "bare"),
+)
 #: What the images need beside their application.
 FILES = dict.fromkeys(("/entry1", "/entry2", "/mine"), b'#!/bin/sh\nexec "$@"\n')
 
@@ -86,7 +96,7 @@ _ENV_ENTRY = st.one_of(
     _one(*V1_ENV),
     _one(*V2_ENV),
     _one(*_ENV_KEYS),  # without = it takes the image's variable away
-    st.builds("{}={}".format, _one(*_ENV_KEYS), _one("", "mine", "a=b", "two words", "ü")),
+    st.builds("{}={}".format, _one(*_ENV_KEYS), _one("", "mine", "a=b", "two words", "two\nlines", "ü")),
 )
 _ENV_PREFIX = st.integers(0, len(V1_ENV)).map(lambda count: list(V1_ENV[:count]))
 _ENV = st.one_of(
@@ -107,7 +117,13 @@ _LABEL = st.sampled_from(
         *(("com.docker.compose.image", "sha256:" + "0" * 64), ("com.docker.compose.replace", "web-1")),
         *(("com.docker.compose.oneoff", "False"), ("com.docker.stack.namespace", "shop")),
         *(("desktop.docker.io/binds/0/Source", "/x"), ("lookout.swap.mode", "stop-first")),
-        *(("traefik.enable", "true"), ("lookout.enable", "true")),
+        *(
+            ("traefik.enable", "true"),
+            ("lookout.enable", "true"),
+            ("lookout.pin", "user,stop-signal, label:role"),
+        ),
+        *(("lookout.pin", "env"), ("lookout.pin", "workdir,env:LEVEL,healthcheck"), ("lookout.pin", "cmd")),
+        *(("lookout.pin", "entrypoint,labels"), ("lookout.pin", "expose:8080,env:MINE"), ("lookout.pin", "")),
     )
 )
 _TEST = _one(
@@ -300,7 +316,7 @@ def _host(api: Api) -> dict[str, st.SearchStrategy[Any]]:
 
 
 def _slashed(destination: str) -> st.SearchStrategy[str]:
-    return _one(destination, destination, f"{destination}/")
+    return _one(destination, destination, f"{destination}/", f"{destination}/.")
 
 
 def _bind(destination: str) -> st.SearchStrategy[str]:
@@ -452,7 +468,7 @@ def draws(draw: Draw, api: Api, *, start: bool = False) -> Json:
     config, host = _config(api), _host(api)
     create: Json = {name: draw(config[name]) for name in draw(_some(sorted(config), 8))}
     settings: Json = {name: draw(host[name]) for name in draw(_some(sorted(host), 9))}
-    asked: Json = {"images": draw(_one(*[["v1", "v2"]] * 6, ["v1", "bare"], ["bare", "v2"])), "start": start}
+    asked: Json = {"images": list(draw(_one(*PAIRS))), "start": start}
 
     storage = draw(_storage(api))
     if "Volumes" in storage:
@@ -472,19 +488,22 @@ def draws(draw: Draw, api: Api, *, start: bool = False) -> Json:
         )
     elif draw(_one(True, False)):
         settings["NetworkMode"] = draw(_one("", "default", "bridge"))
-    create["HostConfig"] = settings
+    if settings or draw(_one(True, False)):
+        create["HostConfig"] = settings
     return _sensible(asked | {"create": create}, api)
 
 
 def _sensible(asked: Json, api: Api) -> Json:
     """Without what the engine itself refuses."""
-    create, host = asked["create"], asked["create"]["HostConfig"]
+    create, host = asked["create"], asked["create"].get("HostConfig") or {}
     mode = host.get("NetworkMode") or "default"
     dropped: set[str] = set()
     if create.get("Entrypoint") == [""] and not create.get("Cmd"):
         create["Cmd"] = ["/app"]
-    if asked["images"] != ["v1", "v2"] and create.get("Entrypoint") in ([], [""]):
-        create.setdefault("Cmd", ["/app"])
+    if "tool" in asked["images"] and "Entrypoint" in create and not create.get("Cmd"):
+        create["Cmd"] = ["/app"]
+    if asked["images"] != ["v1", "v2"] and "lookout.pin" in (create.get("Labels") or {}):
+        del create["Labels"]["lookout.pin"]  # how to keep what is empty is a chapter of its own
     if host.get("UTSMode") == "host" or mode.startswith("container:"):
         dropped |= {"Hostname", "Domainname"}
     if _alone(mode):
@@ -500,7 +519,9 @@ def _sensible(asked: Json, api: Api) -> Json:
     for mount in images[1:]:
         host["Mounts"].remove(mount)  # 28.5 takes two of one image for one
     if asked.get("connect") or asked.get("disconnect") or create.get("NetworkingConfig"):
-        dropped |= {"NetworkDisabled", "MacAddress"}
+        dropped |= {"NetworkDisabled"}
+        if mode not in NETWORKS or api >= (1, 44):
+            dropped |= {"MacAddress"}  # for that there is a place in the endpoints
     if create.get("NetworkDisabled"):
         dropped |= {"MacAddress", "PortBindings", "Links", "PublishAllPorts"}
     if host.get("AutoRemove"):

@@ -57,7 +57,11 @@ def unlike(one: Json, other: Json) -> list[str]:
     """Where two inspects differ in more than identity."""
     first, second = _comparable(one), _comparable(other)
     for said in (first, second):
-        said["Mounts"] = {mount["Destination"]: _known(mount) for mount in said["Mounts"]}
+        hidden = {_place(path) for path in said["HostConfig"].get("Tmpfs") or ()}
+        said["Mounts"] = {
+            mount["Destination"]: _fresh(mount, {}) if mount["Destination"] in hidden else _known(mount)
+            for mount in said["Mounts"]
+        }
     return sorted(_compare("", first, second))
 
 
@@ -68,12 +72,18 @@ def unfounded(case: Case) -> list[str]:
     This keeps the model honest: whatever it makes of the options must be what the engine made of them.
     """
     strange = {"Entrypoint": ["?"], "Cmd": ["?"]}
-    expected = _expected(replace(case, old=strange, same_image=False))
+    options = case.options | {"Labels": _without_pins(case.options.get("Labels") or {})}
+    expected = _expected(replace(case, options=options, old=strange, same_image=False))
     twin = _comparable(case.twin)
     for said in (expected, twin):
         del said["HostConfig"], said["NetworkSettings"], said["Config"]["Volumes"]
+        said["Config"]["Labels"] = _without_pins(said["Config"]["Labels"])
         said["Config"]["Labels"].pop("com.docker.compose.replace", None)
     return sorted(_compare("", twin, expected))
+
+
+def _without_pins(labels: Json) -> Json:
+    return {key: value for key, value in labels.items() if key != "lookout.pin"}
 
 
 # The expectation: the twin, and what cannot be told
@@ -83,16 +93,17 @@ def _expected(case: Case) -> Json:
     expected = _comparable(case.twin)
     config, host = expected["Config"], expected["HostConfig"]
     config["Entrypoint"], config["Cmd"] = _command(case)
-    config["Env"] = _env(case) or config["Env"]
-    for field in ("User", "StopSignal"):
-        if _said(case, field) and case.options[field] == case.old.get(field):
+    config["Env"] = _env(case) or None
+    for field in ("User", "StopSignal", "WorkingDir"):
+        if _said(case, field) and _same(field, case.options[field], case.old.get(field)):
             config[field] = case.new.get(field)
-    if _said(case, "WorkingDir") and _same_path(case.options["WorkingDir"], case.old.get("WorkingDir")):
-        config["WorkingDir"] = case.new.get("WorkingDir")
+        if _pinned(case, field):
+            config[field] = case.source["Config"][field]
     config["Labels"] = _labels(case)
     config["ExposedPorts"] = _exposed_ports(case)
     config["Healthcheck"] = _healthcheck(case, config.get("Healthcheck"))
     config["Volumes"] = _volumes(case)
+    config["Cmd"] = config["Cmd"] or None
     words = [*(config["Entrypoint"] or []), *(config["Cmd"] or [])]
     expected["Path"], expected["Args"] = words[0], words[1:]
     host["ContainerIDFile"] = ""
@@ -107,6 +118,16 @@ def _said(case: Case, field: str) -> bool:
     return bool(case.options.get(field))
 
 
+_PINS = {"User": "user", "StopSignal": "stop-signal", "WorkingDir": "workdir", "Healthcheck": "healthcheck"}
+
+
+def _pinned(case: Case, field: str, part: str = "") -> bool:
+    """Whether the container's label keeps the field, or this part of it, for what it is now."""
+    label = (case.options.get("Labels") or {}).get("lookout.pin", "")
+    words = {word.strip() for word in label.split(",")}
+    return _PINS.get(field, field) in words or f"{field}:{part}" in words
+
+
 def _words(value: Any) -> list[str]:
     """A command, which may be given as one string."""
     return [value] if isinstance(value, str) else list(value or [])
@@ -114,7 +135,14 @@ def _words(value: Any) -> list[str]:
 
 def _command(case: Case) -> tuple[Any, Any]:
     """Entrypoint and Cmd, as the table in section 3.2 of the specification has it."""
-    twin = case.twin["Config"]
+    twin, source = case.twin["Config"], case.source["Config"]
+    if _pinned(case, "entrypoint") or (_pinned(case, "cmd") and not source.get("Cmd")):
+        return source.get("Entrypoint"), source.get("Cmd")
+    if _pinned(case, "cmd"):
+        said = case.options.get("Entrypoint")
+        inherited = _words(said) == _words(case.old.get("Entrypoint")) if said else said is None
+        entrypoint = case.new.get("Entrypoint") if inherited else source.get("Entrypoint")
+        return entrypoint, source.get("Cmd")
     old_entrypoint, old_cmd = _words(case.old.get("Entrypoint")), _words(case.old.get("Cmd"))
     new_entrypoint, new_cmd = case.new.get("Entrypoint"), case.new.get("Cmd")
     # null and [""] differ for the engine: with the second one the image's is cleared.
@@ -145,7 +173,9 @@ def _env(case: Case) -> list[str]:
     for count in range(len(said), -1, -1):
         if said[count:] == _added(case.old, said[:count])[: len(said) - count]:
             mine = count
-    return said[:mine] + _added(case.new, said[:mine])
+    others = said[mine:] + _added(case.old, said)
+    kept = said[:mine] + [entry for entry in others if _pinned(case, "env", entry.split("=")[0])]
+    return kept + _added(case.new, kept)
 
 
 def _added(image: Json, said: list[str]) -> list[str]:
@@ -161,23 +191,29 @@ def _labels(case: Case) -> Json:
     )
     kept = {key: value for key, value in said.items() if old.get(key) != value or key.startswith(OWNED)}
     inherited = {key: value for key, value in old.items() if key.startswith(OWNED)}
-    labels: Json = {**new, **inherited, **kept}
+    pinned = {key: v for key, v in {**old, **said}.items() if _pinned(case, "label", key)}
+    pinned |= {**old, **said} if _pinned(case, "labels") else {}
+    labels: Json = {**new, **inherited, **kept, **pinned}
     labels.pop("com.docker.compose.replace", None)
     return {key: value for key, value in labels.items() if not key.startswith("lookout.swap.")}
 
 
 def _exposed_ports(case: Case) -> Any:
     said, old = set(case.options.get("ExposedPorts") or ()), set(case.old.get("ExposedPorts") or ())
-    bound = set(case.options.get("HostConfig", {}).get("PortBindings") or ())
-    if case.options.get("HostConfig", {}).get("NetworkMode", "").startswith("container:"):
+    bound = set((case.options.get("HostConfig") or {}).get("PortBindings") or ())
+    if (case.options.get("HostConfig") or {}).get("NetworkMode", "").startswith("container:"):
         return case.twin["Config"].get("ExposedPorts")
     ports = set(case.new.get("ExposedPorts") or ()) | (said - old) | (bound & (said | old))
+    ports |= {port for port in said | old if _pinned(case, "expose", port.removesuffix("/tcp"))}
     return {port: {} for port in ports} or None
 
 
 def _healthcheck(case: Case, twin: Json | None) -> Json | None:
     """Of the fields that the user gave, those that are equal to the old image's become the new one's."""
     said, old, new = (where.get("Healthcheck") or {} for where in (case.options, case.old, case.new))
+    if _pinned(case, "Healthcheck"):
+        source: Json | None = case.source["Config"].get("Healthcheck")
+        return source
     merged = dict(twin or {})
     for field, value in said.items():
         if value and value == old.get(field):
@@ -192,8 +228,10 @@ def _looks_default(paths: list[str] | None, default: list[str], core: set[str]) 
     return bool(paths) and core <= set(paths or ()) <= set(default)
 
 
-def _same_path(one: str, other: str | None) -> bool:
-    return posixpath.normpath(one) == posixpath.normpath(other or "")
+def _same(field: str, one: str, other: str | None) -> bool:
+    if field == "WorkingDir":
+        return posixpath.normpath(one) == posixpath.normpath(other or "")
+    return one == other
 
 
 # Mounts: what is anonymous is carried by name
@@ -212,7 +250,7 @@ def _bind_parts(bind: str) -> tuple[str, str, frozenset[str]]:
 
 
 def _host(case: Case, field: str) -> Any:
-    return case.options.get("HostConfig", {}).get(field) or []
+    return (case.options.get("HostConfig") or {}).get(field) or []
 
 
 def _bound(case: Case) -> dict[str, str]:
@@ -286,6 +324,10 @@ def _settle_mounts(expected: Json, found: Json, case: Case) -> None:
         _forget_anonymity(mount)
 
     mounts = {mount["Destination"]: mount for mount in expected["Mounts"]}
+    # Under a tmpfs there is a volume that nobody sees, if one is declared there.
+    shared = case.shared if _host(case, "VolumesFrom") else set()
+    for place in {_place(path) for path in host.get("Tmpfs") or ()} - _declared(expected["Config"]) - shared:
+        mounts.pop(place, None)
     for place, name in carried.items():
         taken = {key: source[place][key] for key in ("Type", "Source", "Destination", "RW", "Propagation")}
         mode = "z" if place in by_mount else "nocopy" if taken["RW"] else "ro,nocopy"
@@ -329,14 +371,18 @@ def _settle_networks(expected: Json, case: Case) -> None:
     primary = "bridge" if primary == "default" else primary
     for name, endpoint in expected["NetworkSettings"]["Networks"].items():
         # No container has this short id, so it is what a careless copy has left.
-        aliases = [alias for alias in endpoint["Aliases"] or [] if not _SHORT_ID.fullmatch(alias)]
+        aliases = [
+            alias
+            for alias in endpoint["Aliases"] or []
+            if not _SHORT_ID.fullmatch(alias) or alias == expected["Config"]["Hostname"]
+        ]
         endpoint["Aliases"] = aliases or None
         # A MAC address on another network than the first may be the user's, so it comes along.
         running = (case.source["NetworkSettings"]["Networks"].get(name) or {}).get("MacAddress") or ""
         address = (case.source["NetworkSettings"]["Networks"].get(name) or {}).get("IPAddress") or ""
         if name != primary and running and case.api >= (1, 44):
             derived = ":".join(["02:42", *(f"{int(part):02x}" for part in address.split(".") if part)])
-            endpoint["MacAddress"] = "" if running == derived else running
+            endpoint["MacAddress"] = None if running == derived else running
 
 
 # Comparing
@@ -349,7 +395,9 @@ def _comparable(inspect: Json) -> Json:
     for field in _IDENTITY:
         seen.pop(field, None)
     config, host = seen["Config"], seen["HostConfig"]
-    # The engine itself lists these in any order.
+    # These mean the same empty and absent; and links the engine itself lists in any order.
+    config |= {field: config.get(field) or None for field in ("Cmd", "Env", "Healthcheck")}
+    host["Runtime"] = _runtime(host)
     host["Links"] = sorted(host["Links"]) if host["Links"] else None
     config["Labels"] = {k: v for k, v in config["Labels"].items() if not k.startswith("lookout.swap.")}
     if config["Hostname"] == short:
@@ -363,9 +411,14 @@ def _comparable(inspect: Json) -> Json:
     return seen
 
 
+def _runtime(host: Json) -> str:
+    """20.10 writes down its default only where HostConfig was sent at all."""
+    return host.get("Runtime") or "runc"
+
+
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _renamed(item, names) for key, item in value.items()}
+        return {_renamed(key, names): _renamed(item, names) for key, item in value.items()}
     if isinstance(value, list):
         return [_renamed(item, names) for item in value]
     if isinstance(value, str):
@@ -382,9 +435,12 @@ def _compare(path: str, expected: Any, found: Any) -> Iterable[str]:
         yield f"{path}: expected {expected!r}, found {found!r}"
 
 
-def drifted(requests: Collection[Json]) -> list[str]:
-    """Where requests for copies of copies, on one image, are not all the same."""
-    first, *others = (_without_swap(request) for request in requests)
+def drifted(requests: Collection[Json], networks: Mapping[str, str]) -> list[str]:
+    """Where requests for copies of copies, on one image, are not all the same.
+
+    `networks` are names by id: as long as a container has not run, it does not tell the ids.
+    """
+    first, *others = (_renamed(_without_swap(request), networks) for request in requests)
     return sorted(difference for other in others for difference in _compare("", first, other))
 
 
@@ -392,4 +448,4 @@ def _without_swap(request: Json) -> Json:
     labels = {k: v for k, v in request.get("Labels", {}).items() if not k.startswith("lookout.swap.")}
     host = request["HostConfig"]
     links = {"Links": sorted(host["Links"])} if host.get("Links") else {}
-    return request | {"Labels": labels, "HostConfig": host | links}
+    return request | {"Labels": labels, "HostConfig": host | links | {"Runtime": _runtime(host)}}

@@ -87,7 +87,7 @@ class Bench:
             second = await clone(self.engine, again.id, _reference(old))
             third = await clone(self.engine, second.id, _reference(old))
             requests = [again.request, second.request, third.request]
-            found += [f"drift: {problem}" for problem in drifted(requests)]
+            found += [f"drift: {problem}" for problem in drifted(requests, await self.engine.networks())]
             found += [f"third copy: {problem}" for problem in unlike(again.inspect, third.inspect)]
         assert options is asked["create"]
         return found
