@@ -34,6 +34,7 @@ test: lint ## all that must pass: format, types, unit, integration
 
 compat: ENGINE = trixie forky forky-containerd
 compat: export LOOKOUT_TEST_COMPAT = 1
+compat: export LOOKOUT_TEST_EXAMPLES ?= 300
 compat: .venv/.ready ## the tests of the copy on newer engines, with those too long for `make test`
 	$(BIN)/pytest -n 4 $(wildcard $(COPY_TESTS))
 

@@ -5,9 +5,6 @@ import os
 import pytest
 
 from lookout.settings import Settings
-from tests.integration.hosts import run_flavours
-
-SUITE = run_flavours()[0].suite
 
 OWN = {name.replace("_", "") for name in Settings.model_fields}
 
