@@ -553,7 +553,7 @@ STUBBORN = (
     'CMD ["sh", "-c", "trap \\"date +%s >> /data/usr1\\" USR1; trap \\"date +%s >> /data/term\\" TERM; '
     'while true; do date +%s > /data/alive; sleep 0.2; done"]'
 )
-STOP_TIMEOUT = 14  # seconds; the engine's own default is 10
+STOP_TIMEOUT = 13  # seconds; the engine's own default is 10
 
 
 @pytest.mark.timeout(90)
@@ -567,7 +567,7 @@ async def test_case_51_a_stop_takes_as_long_as_the_container_says_and_no_call_ti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("lookout.engine.QUICK", 8.0)
-    monkeypatch.setattr("lookout.engine.STOP_MARGIN", 3.0)
+    monkeypatch.setattr("lookout.engine.STOP_MARGIN", 2.5)
     name = make_container(
         app_image("1", changes=[STUBBORN]),
         "api",
