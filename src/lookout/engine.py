@@ -140,6 +140,16 @@ class Engine:
         path = f"containers/{_path(container)}/changes"
         return await self._get_list(f"list changed files of {container}", path)
 
+    async def stat(self, container: str, path: str) -> Json | None:
+        """Name, size, mode (as Go has it) and mtime of a file in a container; None if it is not there."""
+        call, url = f"look at {path} of {container}", f"containers/{_path(container)}/archive"
+        try:
+            async with self._request(call, "HEAD", url, params={"path": path}) as response:
+                told = response.headers["X-Docker-Container-Path-Stat"]
+                return _object(call, json.loads(base64.b64decode(told)))
+        except NotFound:
+            return None
+
     async def create(self, name: str, body: Json) -> str:
         """Create a container and return its id; the engine's warnings are logged."""
         answer = await self._post(

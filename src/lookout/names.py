@@ -13,6 +13,8 @@ NAME = PREFIX + "name"
 MODE = PREFIX + "mode"
 #: Restart policy of the old container as JSON: what to restore after it was parked.
 RESTART = PREFIX + "restart"
+#: Paths of files in its own layer that were carried to it, as JSON.
+FILES = PREFIX + "files"
 #: Who is doing the swap.
 BY = PREFIX + "by"
 

@@ -9,6 +9,7 @@ import structlog
 from lookout.dependents import depends_on, groups
 from lookout.engine import Engine
 from lookout.errors import CopyRefused, NotFound
+from lookout.layers import Layer, candidates
 from lookout.model import ImageName, ImageRef, Json, Outcome, Report
 from lookout.mounts import sources
 from lookout.names import name_of
@@ -180,9 +181,15 @@ class Planner:
             reference,
             await self._engine.api(),
             around,
-            await self._engine.changes(container["Id"]),
+            await self._layer(container),
         )
         return plan if image else replace(plan, image_id="")
+
+    async def _layer(self, container: Json) -> Layer:
+        changes = await self._engine.changes(container["Id"])
+        paths = candidates(container, changes)
+        stats = await asyncio.gather(*(self._engine.stat(container["Id"], path) for path in paths))
+        return Layer(changes, {path: stat for path, stat in zip(paths, stats, strict=True) if stat})
 
 
 def _is_stopped(container: Json) -> bool:

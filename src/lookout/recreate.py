@@ -6,10 +6,11 @@ does not keep that command; `overrides`, `mounts` and `networks` each recover on
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 
-from lookout import merge, mounts, names, networks, overrides, pins
+from lookout import layers, merge, mounts, names, networks, overrides, pins
 from lookout.errors import CopyRefused
+from lookout.layers import NOTHING, Layer
 from lookout.model import Json, Reference
 from lookout.names import name_of
 from lookout.plan import Dropped, Plan
@@ -19,10 +20,6 @@ __all__ = ["recreate"]
 
 #: Of compose: the id of the image that it has seen the container run on.
 COMPOSE_IMAGE = "com.docker.compose.image"
-COMPOSE_PROJECT = "com.docker.compose.project"
-
-#: Where compose copies inline secrets to. They are files of the container's own layer, not mounts.
-SECRETS = "/run/secrets"
 
 #: The Config fields that a rule of this package decides. All others come from the user alone.
 RULED = {
@@ -39,8 +36,6 @@ _ALWAYS_MASKED = {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmwar
 _READONLY = re.compile(r"/proc/(?:asound|bus|fs|irq|sys|sysrq-trigger)")
 _ALWAYS_READONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 
-_ADDED = 1  # `Kind` of a file in GET /containers/{id}/changes
-
 
 def recreate(
     container: Json,
@@ -49,12 +44,12 @@ def recreate(
     reference: str,
     api: tuple[int, int],
     around: Surroundings,
-    changes: Sequence[Json] | None = None,
+    layer: Layer = NOTHING,
 ) -> Plan:
     """The plan for `container` on the image `reference`, to be started once `container` is stopped.
 
     `old_image` is the image whose id the container carries, never the one that its tag means today;
-    `changes` are the files of its own layer. All must be read with one and the same version of the
+    `layer` is what its own layer holds. All must be read with one and the same version of the
     API, and the request sent with it. Raises CopyRefused where a faithful copy cannot be made.
     """
     config, host = container["Config"], container["HostConfig"]
@@ -63,12 +58,14 @@ def recreate(
     attachment = networks.attachment(container, api, around)
     pinned = pins.of(container)
     said = overrides.overrides(config, defaults, host.get("PortBindings") or {}, pinned)
+    files = layers.injected(container, layer)
     body = {
         **{key: value for key, value in config.items() if key not in RULED and value is not None},
         **said,
         **networks.identity(container, api, around.host_name),
         "Image": reference,
-        "Labels": _labels(container, said.get("Labels") or {}, reference, new_image["Id"]),
+        "Labels": _labels(container, said.get("Labels") or {}, reference, new_image["Id"])
+        | layers.label(files),
         "HostConfig": _host_config(container, attachment.mode, around) | storage.host,
     }
     if storage.volumes:
@@ -84,7 +81,7 @@ def recreate(
         body=body,
         disconnect=attachment.disconnect,
         connect=attachment.connect,
-        archives=_archives(container, changes or ()),
+        archives=(*layers.secrets(container, layer), *files),
         changes=(*merge.changes(config, body, new_defaults), *mounts.changes(container, new_defaults)),
         dropped=(
             *_dropped_labels(config),
@@ -96,7 +93,7 @@ def recreate(
             *mounts.remarks(container, defaults, new_defaults, around),
             *networks.remarks(container, api, around),
             *_port_remarks(host),
-            *_compose_remarks(container, changes or ()),
+            *layers.remarks(container, layer),
         ),
     )
 
@@ -187,44 +184,6 @@ def _dropped_masks(host: Json, sent: Json) -> Iterator[Dropped]:
             yield Dropped(field, "the default of the engine that made it; the present engine has its own")
     if host.get("ContainerIDFile"):
         yield Dropped("ContainerIDFile", "it was written by the client that made the container")
-
-
-def _archives(container: Json, changes: Sequence[Json]) -> tuple[str, ...]:
-    """What to copy of compose's inline secrets: their folder, or if parts are mounted, the rest of it.
-
-    The place of a mount is in the layer too, as an empty file or folder.
-    """
-    mounted = _mounted(container)
-    secrets = [
-        path for path in _added(changes) if path.startswith(f"{SECRETS}/") and not _is_in(path, mounted)
-    ]
-    parts_mounted = any(path.startswith(f"{SECRETS}/") for path in mounted)
-    return tuple(secrets) if parts_mounted else ((SECRETS,) if secrets else ())
-
-
-def _mounted(container: Json) -> set[str]:
-    mounted = {mount["Destination"] for mount in container.get("Mounts") or []}
-    return mounted | set(container["HostConfig"].get("Tmpfs") or {})
-
-
-def _added(changes: Sequence[Json]) -> list[str]:
-    """Files, and empty folders, that the container has and its image has not."""
-    paths = {change["Path"] for change in changes if change.get("Kind") == _ADDED}
-    folders = {path.rpartition("/")[0] for path in paths}
-    return sorted(paths - folders)
-
-
-def _is_in(path: str, places: Collection[str]) -> bool:
-    return any(path == place or path.startswith(f"{place}/") for place in places)
-
-
-def _compose_remarks(container: Json, changes: Sequence[Json]) -> Iterator[str]:
-    """Inline configs of compose are such files too, but could be anywhere; `/name` is their default."""
-    if COMPOSE_PROJECT not in (container["Config"].get("Labels") or {}):
-        return
-    for path in _added(changes):
-        if path.count("/") == 1 and not _is_in(path, _mounted(container)):
-            yield f"{path} is not copied; if it is an inline config, let compose recreate the container"
 
 
 def _port_remarks(host: Json) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """The way back: the old container runs again under its name, and nothing is left of the new one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from structlog.stdlib import BoundLogger
 from tenacity import (
@@ -135,7 +136,8 @@ class Undo:
     async def _stop_new(self) -> None:
         if self._new:
             within = 0 if self._in_a_hurry else STOP_WITHIN
-            await self._engine.stop(self._new["Id"], within=within)
+            with self._new_may_be_gone():
+                await self._engine.stop(self._new["Id"], within=within)
 
     async def _keep_log(self) -> None:
         """Its last lines say why it was not good, and go with it. Some log drivers cannot be read."""
@@ -147,7 +149,16 @@ class Undo:
 
     async def _put_new_aside(self) -> None:
         if self._new:
-            await rename(self._engine, self._new["Id"], self._plan.new_name)
+            with self._new_may_be_gone():
+                await rename(self._engine, self._new["Id"], self._plan.new_name)
+
+    @contextmanager
+    def _new_may_be_gone(self) -> Iterator[None]:
+        """Somebody else, such as compose, may remove the new container at any moment: so much the better."""
+        try:
+            yield
+        except NotFound:
+            self._new = None
 
     async def _name_old_again(self) -> None:
         await rename(self._engine, self._old_id, self._name)

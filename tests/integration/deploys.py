@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lookout.engine import Engine
+from lookout.layers import Layer, candidates
 from lookout.model import DeployRequest, ImageName, ImageRef, Json
 from lookout.mounts import sources
 from lookout.names import name_of
@@ -23,6 +24,12 @@ def request_for(reference: str, **more: Any) -> DeployRequest:
 def leftovers(engine: PrivateEngine) -> list[str]:
     """Names of containers that an unfinished swap has left."""
     return engine.docker("ps", "-a", "--filter=name=lookout-(new|old|rb)", "--format={{.Names}}").split()
+
+
+async def layer_of(engine: Engine, container: Json) -> Layer:
+    changes = await engine.changes(container["Id"])
+    stats = {path: await engine.stat(container["Id"], path) for path in candidates(container, changes)}
+    return Layer(changes, {path: stat for path, stat in stats.items() if stat})
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ async def clone(
         reference,
         await engine.api(),
         around,
-        await engine.changes(old["Id"]),
+        await layer_of(engine, old),
     )
     swap = Swap(engine, plan, by="a test", monitor=0, deploy_time=1)
     await swap.prepare({})

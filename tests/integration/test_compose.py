@@ -556,7 +556,6 @@ async def test_compose_in_the_middle_of_a_swap_does_harm_that_is_made_good(
     assert_own(shop, "1", worker=1)
 
 
-@pytest.mark.xfail(strict=True, reason="the rollback takes a removed new container for a failure")
 async def test_a_rollback_is_no_failure_where_the_new_container_is_removed_meanwhile(
     stack: MakeStack, inspect: Inspect, make_deployer: MakeDeployer
 ) -> None:
@@ -585,7 +584,6 @@ async def test_a_rollback_is_no_failure_where_the_new_container_is_removed_meanw
     assert report.outcome is Outcome.ROLLED_BACK
 
 
-@pytest.mark.xfail(raises=DockerFailed, strict=True, reason="only what is in /run/secrets is carried")
 async def test_an_inline_config_is_kept_wherever_its_target_is(stack: MakeStack, inspect: Inspect) -> None:
     shop = stack("app")
     shop.start({"app": [], "jobs": [], "cache": []}, TOKEN="t0ken", PASSWORD="pa55")

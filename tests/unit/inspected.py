@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lookout.layers import Layer
 from lookout.model import Json
 from lookout.names import name_of
 from lookout.plan import Plan
@@ -112,6 +113,7 @@ def copied(
     reference: str = "app:v2",
     surroundings: Surroundings | None = None,
     changes: list[Json] | None = None,
+    stats: Json | None = None,
 ) -> Plan:
     """The copy of a container of v1 onto v2."""
     known = surroundings or around()
@@ -122,5 +124,5 @@ def copied(
         reference,
         api or API[engine],
         replace(known, containers={**known.containers, old["Id"]: name_of(old)}),
-        changes,
+        Layer(changes or (), stats or {}),
     )

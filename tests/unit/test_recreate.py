@@ -18,6 +18,7 @@ from tests.unit.inspected import (
 )
 
 from lookout.errors import CopyRefused
+from lookout.layers import Layer
 from lookout.model import Json
 from lookout.recreate import recreate
 
@@ -121,7 +122,7 @@ def test_nothing_that_was_inspected_is_changed(engine: str, what: str) -> None:
     inspected = (container(engine, what), image("v1", engine), image("v2", engine), added("/run/secrets/a"))
     before = copying.deepcopy(inspected)
     old, old_image, new_image, changes = inspected
-    recreate(old, old_image, new_image, "app:v2", API[engine], around(), changes)
+    recreate(old, old_image, new_image, "app:v2", API[engine], around(), Layer(changes))
     assert inspected == before
 
 
