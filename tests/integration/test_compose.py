@@ -16,7 +16,7 @@ import pytest
 
 from lookout.model import Json, Outcome, Report
 from testbed.compose import Compose, ComposeFailed
-from testbed.engine import DockerFailed, PrivateEngine
+from testbed.engine import PrivateEngine
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from tests.integration.conftest import Inspect, MakeDeployer
