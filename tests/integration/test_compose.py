@@ -16,7 +16,7 @@ import pytest
 
 from lookout.model import Json, Outcome, Report
 from testbed.compose import Compose, ComposeFailed
-from testbed.engine import PrivateEngine
+from testbed.engine import DockerFailed, PrivateEngine
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from tests.integration.conftest import Inspect, MakeDeployer
@@ -213,6 +213,16 @@ def own_labels(container: Json) -> dict[str, str]:
     return {k: v for k, v in labels.items() if not k.startswith(SWAP) and k != REPLACE}
 
 
+def inline_files(shop: Stack) -> list[tuple[str, str]]:
+    """The inline configs and secrets of the sample `app`: in which container, and where."""
+    app, jobs = shop.container("app"), shop.container("jobs")
+    configs = ("/settings", "/etc/app/routes.json")
+    secrets = ("/run/secrets/token", "/run/secrets/database_password")
+    return [(app, path) for path in (*configs, *secrets)] + [
+        (jobs, path) for path in ("/srv/settings", "/srv/password")
+    ]
+
+
 def was_put_there(stack: Stack, container: Json, path: str) -> bool:
     """Whether a file has the time that Compose gives to inline configs and secrets.
 
@@ -364,15 +374,14 @@ async def test_inline_configs_and_secrets_and_rare_options_are_kept(
         TOKEN="t0ken",
         PASSWORD="pa55",
     )
-    names = app, *_ = [shop.container(service) for service in ("app", "jobs", "cache")]
-    secrets = "/run/secrets/token", "/run/secrets/database_password", "/run/secrets/from_a_file"
-    files = [(app, path) for path in ("/etc/banner", *secrets)]
-    read = [shop.read(*file) for file in files]
+    names = app, jobs, _ = [shop.container(service) for service in ("app", "jobs", "cache")]
+    files = inline_files(shop)
+    mounted_files = [(app, "/etc/banner"), (app, "/run/secrets/from_a_file")]
+    read = [shop.read(*file) for file in (*files, *mounted_files)]
     old = {name: inspect(name) for name in names}
-    for path in ("/settings", "/etc/app/routes.json", "/run/secrets/token"):
-        assert was_put_there(shop, old[app], path)
-    shop.inside(app, "sh", "-c", "echo mine > /tmp/file")
-    assert not was_put_there(shop, old[app], "/tmp/file")
+    assert all(was_put_there(shop, old[name], path) for name, path in files)
+    shop.inside(jobs, "sh", "-c", "echo mine > /srv/file")
+    assert not was_put_there(shop, old[jobs], "/srv/file")
     shop.make("2")
     assert not up_again(shop)
 
@@ -387,7 +396,8 @@ async def test_inline_configs_and_secrets_and_rare_options_are_kept(
             assert new["Config"].get(field) == old[name]["Config"].get(field), field
     assert shop.inside(app, "hostname") == "app"
     assert_own(shop, "2", app=1, jobs=1, cache=1)
-    assert [shop.read(*file) for file in files] == read
+    assert [shop.read(*file) for file in (*files, *mounted_files)] == read
+    assert "file" not in shop.inside(jobs, "ls", "/srv").split()
     assert not up_again(shop)
     shop.point_to("2")
     shop.compose.up()
@@ -584,19 +594,23 @@ async def test_a_rollback_is_no_failure_where_the_new_container_is_removed_meanw
     assert report.outcome is Outcome.ROLLED_BACK
 
 
-async def test_an_inline_config_is_kept_wherever_its_target_is(stack: MakeStack, inspect: Inspect) -> None:
+@pytest.mark.xfail(raises=DockerFailed, strict=False, reason="only what is as old as the container is found")
+async def test_inline_configs_are_kept_that_compose_has_written_anew_and_again_by_the_next_deploy(
+    stack: MakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compose from 2.40 on writes them again when it starts what was stopped, at any later time."""
+    monkeypatch.setattr("lookout.layers.UNTIL_START", datetime.timedelta(0), raising=False)
     shop = stack("app")
     shop.start({"app": [], "jobs": [], "cache": []}, TOKEN="t0ken", PASSWORD="pa55")
-    app, jobs = shop.container("app"), shop.container("jobs")
-    files = (
-        *((app, "/settings"), (app, "/etc/app/routes.json")),
-        *((jobs, "/srv/settings"), (jobs, "/srv/password")),
-    )
+    files = inline_files(shop)
     read = [shop.read(*file) for file in files]
-    shop.inside(jobs, "sh", "-c", "echo written by the application > /srv/file")
+    shop.compose.run("stop", "app", "jobs")
+    shop.compose.run("start", "app", "jobs")
+    shop.engine.docker("restart", shop.container("app"))
     for tag in ("2", "3"):
         shop.make(tag)
+
         reports = await shop.deploy(tag, "app", "jobs")
+
         assert {report.outcome for report in reports.values()} == {Outcome.DEPLOYED}
         assert [shop.read(*file) for file in files] == read
-    assert "file" not in shop.inside(jobs, "ls", "/srv").split()
