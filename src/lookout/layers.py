@@ -1,8 +1,9 @@
 """Files of a container's own layer that were put there before it was started, and so are configuration.
 
 The rest of that layer is the program's, and lost with every redeploy. Compose gives inline secrets and
-configs (`content:`, `environment:`) no mount: it writes them into the layer right before the first start,
-as an archive. So such a file has a modification time in whole seconds, between the creation and the start.
+configs (`content:`, `environment:`) no mount: it writes them into the layer as an archive, right before it
+starts the container, from 2.40 on before each start. So such a file has a modification time in whole
+seconds, which a program's own files do not have, between the creation and the latest start.
 """
 
 import datetime
@@ -22,8 +23,8 @@ MOST_FILES = 1000
 LONGEST_FILE = 1 << 20  # bytes; compose itself allows less than a mebibyte
 #: An archive rounds a time to the next second, up or down.
 ROUNDING = datetime.timedelta(seconds=1)
-#: How long after the creation compose may write, where a restart has hidden when the first start was.
-UNTIL_START = datetime.timedelta(seconds=30)
+#: More files that look like it are no configs: some program sets times in whole seconds.
+MOST_INJECTED = 100
 
 _MODIFIED, _ADDED = 0, 1  # `Kind` of a file in GET /containers/{id}/changes
 _NOT_REGULAR = 0x8F280000  # in the mode of a file as Go has it: folder, link, device, pipe, socket
@@ -65,7 +66,8 @@ def injected(container: Json, layer: Layer) -> tuple[str, ...]:
     if FILES in _labels(container):
         there = set(_leaves(layer.changes, _MODIFIED, _ADDED))
         return tuple(path for path in json.loads(_labels(container)[FILES]) if path in there)
-    return tuple(sorted(path for path, stat in layer.stats.items() if _was_injected(container, stat)))
+    found = sorted(path for path, stat in layer.stats.items() if _was_injected(container, stat))
+    return tuple(found) if len(found) <= MOST_INJECTED else ()
 
 
 def label(files: Sequence[str]) -> dict[str, str]:
@@ -87,17 +89,8 @@ def _was_injected(container: Json, stat: Json) -> bool:
     if stat["mode"] & _NOT_REGULAR or stat["size"] > LONGEST_FILE:
         return False
     modified, created = _time(stat["mtime"]), _time(container["Created"])
-    return not modified.microsecond and created - ROUNDING <= modified <= _latest(container, created)
-
-
-def _latest(container: Json, created: datetime.datetime) -> datetime.datetime:
-    state = container["State"]
-    started, finished = (
-        _time(state.get(key) or "0001-01-01T00:00:00Z") for key in ("StartedAt", "FinishedAt")
-    )
-    if started > created > finished and not container.get("RestartCount"):
-        return started + ROUNDING
-    return created + UNTIL_START
+    latest = max(created, _time(container["State"].get("StartedAt") or container["Created"]))
+    return not modified.microsecond and created - ROUNDING <= modified <= latest + ROUNDING
 
 
 def _time(text: str) -> datetime.datetime:

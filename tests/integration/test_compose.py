@@ -16,7 +16,7 @@ import pytest
 
 from lookout.model import Json, Outcome, Report
 from testbed.compose import Compose, ComposeFailed
-from testbed.engine import DockerFailed, PrivateEngine
+from testbed.engine import PrivateEngine
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from tests.integration.conftest import Inspect, MakeDeployer
@@ -594,12 +594,10 @@ async def test_a_rollback_is_no_failure_where_the_new_container_is_removed_meanw
     assert report.outcome is Outcome.ROLLED_BACK
 
 
-@pytest.mark.xfail(raises=DockerFailed, strict=False, reason="only what is as old as the container is found")
 async def test_inline_configs_are_kept_that_compose_has_written_anew_and_again_by_the_next_deploy(
-    stack: MakeStack, monkeypatch: pytest.MonkeyPatch
+    stack: MakeStack,
 ) -> None:
     """Compose from 2.40 on writes them again when it starts what was stopped, at any later time."""
-    monkeypatch.setattr("lookout.layers.UNTIL_START", datetime.timedelta(0), raising=False)
     shop = stack("app")
     shop.start({"app": [], "jobs": [], "cache": []}, TOKEN="t0ken", PASSWORD="pa55")
     files = inline_files(shop)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.inspected import container, copied, volume
 
-from lookout.layers import MOST_FILES, candidates
+from lookout.layers import MOST_FILES, MOST_INJECTED, candidates
 from lookout.model import Json
 
 COMPOSE = {"com.docker.compose.project": "shop"}
@@ -15,7 +15,7 @@ COMPOSE = {"com.docker.compose.project": "shop"}
 def composed(labels: Json | None = None, **state: Any) -> Json:
     """A container of compose's, created at 09:22:32.3 and started at 09:22:38.9 for the first time."""
     old = container(config={"Labels": COMPOSE | (labels or {})}, mounts=[volume("abc", "/data")])
-    old |= {"Created": "2026-11-24T09:22:32.338767267Z", "RestartCount": state.pop("RestartCount", 0)}
+    old["Created"] = "2026-11-24T09:22:32.338767267Z"
     old["State"] = {
         "StartedAt": "2026-11-24T09:22:38.915175607Z",
         "FinishedAt": "0001-01-01T00:00:00Z",
@@ -57,17 +57,20 @@ def test_only_small_regular_files_are_carried(change: Json) -> None:
 
 
 @pytest.mark.parametrize(
-    "state",
-    [
-        {"StartedAt": "2026-11-25T10:00:00.5Z", "FinishedAt": "2026-11-25T09:59:00.5Z"},
-        {"StartedAt": "2026-11-25T10:00:00.5Z", "RestartCount": 1},
-        {"StartedAt": "0001-01-01T00:00:00Z"},
-    ],
-    ids=["stopped and started", "restarted by the engine", "never started"],
+    ("started", "last"),
+    [("2026-11-25T10:00:00.5Z", "2026-11-25T10:00:01Z"), ("0001-01-01T00:00:00Z", "2026-11-24T09:22:33Z")],
+    ids=["started again", "never started"],
 )
-def test_where_the_first_start_is_unknown_compose_has_half_a_minute(state: Json) -> None:
-    near, far = stat("2026-11-24T09:23:02Z"), stat("2026-11-24T09:23:03Z")
-    assert carried(composed(**state), near=near, far=far) == ("/near",)
+def test_compose_may_write_before_each_start(started: str, last: str) -> None:
+    later = stat(last.replace("1Z", "2Z").replace("3Z", "4Z"))
+    assert carried(composed(StartedAt=started), last=stat(last), later=later) == ("/last",)
+
+
+def test_very_many_files_with_such_times_are_a_programs() -> None:
+    files = {f"f{n:03}": stat() for n in range(MOST_INJECTED + 1)}
+    assert not carried(composed(), **files)
+    files.popitem()
+    assert len(carried(composed(), **files)) == MOST_INJECTED
 
 
 def test_a_copy_names_its_files_and_they_are_carried_again_whatever_their_times() -> None:
