@@ -323,18 +323,24 @@ async def test_case_38_a_dependent_that_does_not_come_up_again_brings_all_back(
     inspect: Inspect,
     engine: PrivateEngine,
 ) -> None:
-    """Also what was replaced before it and is good: the target, another dependent, another target."""
+    """Also what was replaced before it and is good: the target, another dependent, another target.
+
+    One that did not run is not started by that.
+    """
     one = app_image("1")
     sibling = make_container(one, "a-sibling")
     vpn = make_container(one, "b-vpn")
     shared = f"--network=container:{vpn}"
     good = make_container(tool_image, "c-good", shared, "--env=PORT=8082")
+    stopped = make_container(tool_image, "c-stopped", shared, "--env=PORT=8083", "--restart=always")
+    engine.docker("stop", stopped)
     picky = make_container(other_image("1", changes=[PICKY]), "d-picky", shared, "--restart=on-failure")
     names = (sibling, vpn, good, picky)
     await until(lambda: served(engine, picky, "http://127.0.0.1:8081/") == "1")
-    olds = [inspect(name) for name in names]
+    olds, resting = [inspect(name) for name in names], inspect(stopped)
+    two, watch = app_image("2"), Watch(engine)
 
-    report = await deploy(app_image("2"), monitor=2)
+    report = await deploy(two, monitor=2)
 
     assert report.outcome is Outcome.ROLLED_BACK
     assert picky in report.reason
@@ -343,6 +349,9 @@ async def test_case_38_a_dependent_that_does_not_come_up_again_brings_all_back(
     for name in (good, picky):
         assert has_eth0(engine, name)
         assert served(engine, name, "http://127.0.0.1:8080/") == "1"
+    assert ("rename", stopped) in watch.touches(), "it had been replaced"
+    for key in ("Id", "Name", "State", "HostConfig"):
+        assert inspect(stopped)[key] == resting[key]
     assert not leftovers(engine)
 
 
