@@ -60,8 +60,8 @@ class Deployer:
         self._puller = puller
         self._deploy_time = deploy_time
         self._monitor = monitor
-        self._planner = Planner(engine, own_id=own_id, require_label=require_label)
         self._identity = identity(own_id)
+        self._planner = Planner(engine, own_id=own_id, require_label=require_label, by=self._identity)
         self._stopping = stopping
         self._engine_patience = engine_patience
         self._repair_every = repair_every

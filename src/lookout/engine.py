@@ -91,16 +91,18 @@ class Engine:
 
     async def api(self) -> ApiVersion:
         """The one API version for all calls: the newest that this engine and Lookout both know."""
-        if self._api is None:
-            answer = await self._call("tell its version", "version", versioned=False)
-            try:
-                newest, oldest = _version(answer["ApiVersion"]), _version(answer.get("MinAPIVersion", "1.24"))
-            except (AttributeError, KeyError, TypeError, ValueError):
-                raise EngineUnavailable(
-                    "tell its version", "what answers there is no Docker Engine"
-                ) from None
-            self._api = max(min(newest, NEWEST_API), oldest)
-            self._docker.api_version = f"v{self._api[0]}.{self._api[1]}"
+        return self._api or await self.negotiate()
+
+    async def negotiate(self) -> ApiVersion:
+        """Ask the engine which versions it knows now: it may have been upgraded since."""
+        answer = await self._call("tell its version", "version", versioned=False)
+        try:
+            newest, oldest = _version(answer["ApiVersion"]), _version(answer.get("MinAPIVersion", "1.24"))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise EngineUnavailable("tell its version", "what answers there is no Docker Engine") from None
+        before, self._api = self._api, max(min(newest, NEWEST_API), oldest)
+        self._docker.api_version = f"v{self._api[0]}.{self._api[1]}"
+        if self._api != before:
             log.info("engine connected", engine=answer.get("Version"), api=self._docker.api_version)
         return self._api
 

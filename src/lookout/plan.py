@@ -41,6 +41,7 @@ class Plan:
     disconnect: tuple[str, ...]  # networks to leave after create, before any is connected
     connect: tuple[tuple[str, Json], ...]  # networks to join then, with their EndpointConfig
     archives: tuple[str, ...]  # paths of files that live in the old container's own layer
+    chooses_ports: bool  # whether the engine chooses some host port anew
     changes: tuple[Change, ...]  # what comes from the new image
     dropped: tuple[Dropped, ...]
     remarks: tuple[str, ...]  # what could not be decided, and what will be different

@@ -8,14 +8,15 @@ import structlog
 
 from lookout.dependents import depends_on, groups
 from lookout.engine import Engine
-from lookout.errors import CopyRefused, NotFound
+from lookout.errors import CopyRefused, NotFound, SwapRefused
 from lookout.layers import Layer, candidates
 from lookout.model import ImageName, ImageRef, Json, Outcome, Report
 from lookout.mounts import sources
-from lookout.names import name_of
+from lookout.names import REPLACES, name_of
 from lookout.plan import DeployPlan, Group, Plan
 from lookout.recreate import recreate
 from lookout.surroundings import Surroundings
+from lookout.swap import is_abandoned
 from lookout.targets import Target, created_from_id, match, switch, why_left_alone
 
 #: Of a container: `false` refuses a deploy for which containers that depend on it would be recreated.
@@ -30,13 +31,16 @@ log = structlog.stdlib.get_logger(__name__)
 class Planner:
     """Reads, and changes nothing."""
 
-    def __init__(self, engine: Engine, *, own_id: str | None, require_label: bool) -> None:
+    def __init__(self, engine: Engine, *, own_id: str | None, require_label: bool, by: str = "") -> None:
+        """`by` is who will carry the plans out; nobody if it is empty."""
         self._engine = engine
         self._own_id = own_id
+        self._by = by
         self._require_label = require_label
 
     async def find(self, name: ImageName) -> list[Target]:
         """The containers of this image that run, restart or are paused, by name."""
+        await self._engine.negotiate()
         inspected = await self._inspect(await self._engine.containers())
         found = await asyncio.gather(*(self._match(container, name) for container in inspected))
         return sorted((target for target in found if target), key=lambda target: target.name)
@@ -55,11 +59,14 @@ class Planner:
         """How these are brought to `image`, with all that depends on them.
 
         `inspected` is that image, or None where the engine does not have it yet: then the plan leaves out
-        what comes from it. Raises CopyRefused where one of them cannot be replaced faithfully: then none may be.
+        what comes from it. Raises CopyRefused where one of them cannot be replaced faithfully, and
+        SwapRefused where another Lookout is at work with one of them: then none may be replaced.
         """
         managed = [target for target in targets if not target.left_alone]
         stale = {t.id: t for t in managed if not (inspected and t.runs(image, inspected["Id"]))}
         everyone = await self._inspect(await self._engine.containers(every=True)) if stale else []
+        for target in stale.values():
+            self._check_in_progress(target.container, everyone)
         around = await self._surroundings(everyone)
         grouped = groups(
             [target.container for target in stale.values()],
@@ -141,6 +148,17 @@ class Planner:
             follows = tuple(name_of(other) for other in group if depends_on(container, other))
             plans.append(replace(plan, follows=follows))
         return (replace(plans[0], remarks=(*plans[0].remarks, *behind)), *plans[1:])
+
+    def _check_in_progress(self, container: Json, everyone: Sequence[Json]) -> None:
+        """A new container is another Lookout's until that has removed the old one, or can be no more."""
+        replaced = (container["Config"].get("Labels") or {}).get(REPLACES)
+        for old in everyone:
+            if old["Id"] == replaced and not is_abandoned(container, old, by=self._by):
+                raise SwapRefused(
+                    f"{name_of(container)} is being put in the place of {name_of(old)} right now; is another "
+                    f"Lookout at work on this engine? If not, remove {name_of(old)} by hand",
+                    transient=True,
+                )
 
     def _check(self, container: Json, dependents: Sequence[Json]) -> None:
         if reason := self._left_alone(container):

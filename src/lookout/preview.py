@@ -4,7 +4,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from lookout.engine import Credentials, Engine
-from lookout.errors import CopyRefused, EngineError, EngineUnavailable, NotFound, UnknownContainer
+from lookout.errors import (
+    CopyRefused,
+    EngineError,
+    EngineUnavailable,
+    NotFound,
+    SwapRefused,
+    UnknownContainer,
+)
 from lookout.model import DeployRequest, ImageRef, Json, Outcome, Reference, Report
 from lookout.names import name_of
 from lookout.plan import DeployPlan
@@ -69,7 +76,7 @@ class Previewer:
             remarks = tuple([remark async for remark in self._compare(image, inspected)])
         try:
             plan = await self._planner.plan(targets, image, inspected)
-        except CopyRefused as exc:
+        except (CopyRefused, SwapRefused) as exc:
             return Preview(image, Report(Outcome.FAILED, str(exc)), remarks=remarks)
         outcome = Outcome.DEPLOYED if plan.groups else Outcome.UNCHANGED
         return Preview(image, Report(outcome), plan, remarks)

@@ -20,6 +20,11 @@ from lookout.plan import Plan
 EMPTY_COUNTS = ("MaskedPaths", "ReadonlyPaths")
 #: Lists to which the engine may add, or which it may order anew.
 SETS = ("SecurityOpt", "CapAdd", "CapDrop", "Ulimits")
+#: Fields that map what the user names to a value, which may be empty: the name must be there.
+NAMED = (
+    *("ExposedPorts", "Labels"),
+    *("Annotations", "PortBindings", "StorageOpt", "Sysctls", "Tmpfs"),
+)
 #: Engines from 23.0 on know them no more, and never enforced them on a kernel of that age.
 OBSOLETE = ("KernelMemory", "KernelMemoryTCP")
 
@@ -74,7 +79,7 @@ def _config_arrived(field: str, sent: Any, arrived: Any) -> bool:
         case "Volumes":
             return {_path(path) for path in sent} <= {_path(path) for path in arrived or {}}
         case _:
-            return _arrived(sent, arrived)
+            return _named(field, sent, arrived) and _arrived(sent, arrived)
 
 
 def _host_config(sent: Json, arrived: Json) -> Iterator[str]:
@@ -94,7 +99,11 @@ def _host_arrived(field: str, sent: Any, arrived: Any) -> bool:
         case "Links":
             return Counter(map(_alias, sent or ())) == Counter(map(_alias, arrived or ()))
         case _:
-            return _arrived(sent, arrived)
+            return _named(field, sent, arrived) and _arrived(sent, arrived)
+
+
+def _named(field: str, sent: Any, arrived: Any) -> bool:
+    return field not in NAMED or set(sent or ()) <= set(arrived or ())
 
 
 def _comparable(entry: Any) -> str:

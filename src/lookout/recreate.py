@@ -59,6 +59,7 @@ def recreate(
     pinned = pins.of(container)
     said = overrides.overrides(config, defaults, host.get("PortBindings") or {}, pinned)
     files = layers.injected(container, layer)
+    ports = tuple(_port_remarks(host))
     body = {
         **{key: value for key, value in config.items() if key not in RULED and value is not None},
         **said,
@@ -82,6 +83,7 @@ def recreate(
         disconnect=attachment.disconnect,
         connect=attachment.connect,
         archives=(*layers.secrets(container, layer), *files),
+        chooses_ports=bool(ports),
         changes=(*merge.changes(config, body, new_defaults), *mounts.changes(container, new_defaults)),
         dropped=(
             *_dropped_labels(config),
@@ -92,7 +94,7 @@ def recreate(
             *overrides.remarks(config, defaults, pinned),
             *mounts.remarks(container, defaults, new_defaults, around),
             *networks.remarks(container, api, around),
-            *_port_remarks(host),
+            *ports,
             *layers.remarks(container, layer),
         ),
     )
@@ -191,6 +193,9 @@ def _port_remarks(host: Json) -> Iterator[str]:
     if host.get("PublishAllPorts"):
         yield "all exposed ports are published on host ports that the engine chooses anew"
     for port, bindings in (host.get("PortBindings") or {}).items():
-        asked = {binding.get("HostPort") or "0" for binding in bindings or []}
-        if any(host_port == "0" or "-" in host_port for host_port in asked):
+        if any(_is_chosen(binding.get("HostPort") or "0") for binding in bindings or []):
             yield f"port {port} is published on a host port that the engine chooses anew"
+
+
+def _is_chosen(host_port: str) -> bool:
+    return host_port == "0" or "-" in host_port

@@ -7,6 +7,7 @@ import asyncio
 import datetime
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -26,7 +27,7 @@ from lookout.model import Json
 from lookout.names import BY, REPLACES, old_name
 from lookout.patience import Patience
 from lookout.plan import NAMESPACES, Plan
-from lookout.ready import wait_until_ready
+from lookout.ready import patience, wait_until_ready
 from lookout.unbroken import unbroken
 from lookout.undo import Undo, insist, rename
 
@@ -34,7 +35,7 @@ from lookout.undo import Undo, insist, rename
 REVIVED_BY_ENGINE = ("always", "on-failure")
 PARKED = {"Name": "unless-stopped"}
 BAD_REQUEST = 400  # a create that will be refused again
-ABANDONED_AFTER = 120  # seconds on top of a stop timeout: no swap leaves its new container unstarted so long
+ABANDONED_AFTER = 120  # seconds on top of what a swap waits for: none takes so long
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -123,6 +124,8 @@ class Swap:
             if removal.cancelled():
                 self._note_old("no time was left to remove it")
         self._log.info("replaced", old_id=self.plan.old_id[:12], new_id=self.new_id[:12])
+        if self.plan.chooses_ports:
+            await self._report_ports()
 
     def note(self, cause: Exception) -> None:
         """Log why the old container comes back."""
@@ -229,6 +232,17 @@ class Swap:
         except EngineError as exc:
             self._note_old(str(exc))
 
+    async def _report_ports(self) -> None:
+        """Where the new container is published: nobody could know it from the request."""
+        with suppress(EngineError, EngineUnavailable):
+            new = await self._engine.container(self.new_id)
+            ports = {
+                port: [f"{binding['HostIp']}:{binding['HostPort']}" for binding in bindings]
+                for port, bindings in (new["NetworkSettings"].get("Ports") or {}).items()
+                if bindings
+            }
+            self._log.info("published", ports=ports)
+
     def _note_old(self, why: str) -> None:
         name = old_name(self.name, self.plan.old_id)
         self._log.error(
@@ -259,12 +273,14 @@ def is_abandoned(new: Json, old: Json, *, by: str) -> bool:
     """Whether nobody is at work with this new container of `old` any more.
 
     It was made by this very Lookout, which makes no second one meanwhile, or longer ago than any
-    swap leaves its new container unstarted.
+    swap can take until it is ready.
     """
     labels = new["Config"].get("Labels") or {}
     created = datetime.datetime.fromisoformat(new["Created"][:19] + "+00:00")
     age = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
     timeout = old["Config"].get("StopTimeout") or ENGINE_STOP_TIMEOUT
+    if check := new["Config"].get("Healthcheck"):
+        timeout += patience(check)
     return labels.get(REPLACES) == old["Id"] and (labels.get(BY) == by or age > timeout + ABANDONED_AFTER)
 
 

@@ -42,13 +42,14 @@ def lookout(engine: PrivateEngine, tmp_path: Path) -> Lookout:
     return run
 
 
-def state(engine: PrivateEngine) -> list[str]:
+def state(engine: PrivateEngine) -> list[object]:
     """All that the engine holds, and since when it runs."""
     containers = engine.docker("ps", "-aq", "--no-trunc").split()
+    listed = (engine.docker(kind, "ls", "-q", "--no-trunc").split() for kind in ("image", "network"))
     return [
-        *(engine.docker("container", "inspect", *containers) if containers else "",),
-        *(engine.docker(kind, "ls", "-q", "--no-trunc") for kind in ("image", "network")),
-        engine.docker("volume", "ls", "-q"),
+        engine.docker("container", "inspect", *containers),
+        *map(sorted, listed),
+        sorted(engine.docker("volume", "ls", "-q").split()),
     ]
 
 

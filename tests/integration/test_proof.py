@@ -14,7 +14,7 @@ from lookout.proof import compare
 from testbed.engine import PrivateEngine
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import clone, leftovers, request_for
-from tests.integration.merging import SECOND, V2, Bench, bench_on
+from tests.integration.merging import SECOND, V2, Bench, bench_on, without_swap
 
 pytestmark = [pytest.mark.engine, pytest.mark.newest]
 
@@ -94,16 +94,28 @@ async def test_whatever_an_engine_would_lose_of_a_request_is_found(bench: Bench)
     await bench.connection.remove(planned.id, volumes=True, force=True)
     names = await bench.connection.networks()
 
-    unnoticed, tried = [], 0
+    noticed: list[str] = []
+    unnoticed: list[str] = []
     for path, broken in losses(planned.request):
         new = await bench.connection.create(bench.name(), broken)
-        found = compare(planned.plan, planned.request, await bench.inspect(new), names)
+        inspected = await bench.inspect(new)
+        found = compare(planned.plan, planned.request, inspected, names)
         await bench.connection.remove(new, volumes=True, force=True)
-        tried += 1
-        if not found.differences:
-            unnoticed.append(path)
-    assert tried > 50
+        if said(inspected) != said(planned.inspect):  # else it is what the engine takes by itself
+            (noticed if found.differences else unnoticed).append(path)
+    assert len(noticed) > 45
     assert not unnoticed
+
+
+def said(container: Json) -> Json:
+    """What makes it this container rather than another one."""
+    networks = container["NetworkSettings"]["Networks"].values()
+    return {
+        "Config": container["Config"] | {"Labels": without_swap(container["Config"]["Labels"])},
+        "HostConfig": container["HostConfig"],
+        "Mounts": sorted((mount["Destination"], mount["Type"], mount["RW"]) for mount in container["Mounts"]),
+        "Networks": [(network["IPAMConfig"], network["Links"]) for network in networks],
+    }
 
 
 def losses(request: Json) -> Iterator[tuple[str, Json]]:

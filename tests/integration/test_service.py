@@ -452,11 +452,11 @@ def test_wrong_settings_end_it_with_code_2_and_one_line_each(start: Start) -> No
     lookout = start(SqsQueueUrl="", LogLevel="loud", PollTimeSeconds="0", RegistryPassword="hunter2")
     assert lookout.exit_code() == 2
     lines = lookout.complaints()
-    assert [line.split(":")[1].strip() for line in lines] == [
-        "SqsQueueUrl",
+    assert sorted(line.split(":")[1].strip() for line in lines) == [
         "LogLevel",
         "PollTimeSeconds",
         "RegistryPassword",
+        "SqsQueueUrl",
     ]
     assert "hunter2" not in "".join(lines)
 

@@ -73,6 +73,8 @@ def test_another_way_to_say_the_same_is_no_difference(asked: Json, shown: Json) 
         ({"Dns": ["1.1.1.1", "2.2.2.2"]}, {"Dns": ["2.2.2.2", "1.1.1.1"]}),
         ({"NotYetInvented": {"a": 1}}, {"NotYetInvented": None}),
         ({"Mounts": [{"Type": "tmpfs", "Target": "/t", "ReadOnly": True}]}, {"Mounts": [{"Type": "tmpfs"}]}),
+        ({"Tmpfs": {"/t": ""}}, {"Tmpfs": {}}),
+        ({"Sysctls": {"a": ""}}, {"Sysctls": None}),
         ({"Links": ["/neighbour:/plain/db"]}, {"Links": None}),
         ({"RestartPolicy": {"Name": "always"}}, {"RestartPolicy": {"Name": "no"}}),
     ],
