@@ -324,6 +324,26 @@ async def test_a_database_keeps_every_volume_with_its_data(stack: MakeStack, ins
         assert shop.inside(db, "cat", f"{path}/file") == "kept"
 
 
+@pytest.mark.compat
+@pytest.mark.parametrize("by", ["compose", "lookout"])
+async def test_down_leaves_anonymous_volumes_of_what_was_recreated_by_either(
+    stack: MakeStack, by: str
+) -> None:
+    """Who carries an anonymous volume over must name it; from then on it counts as a named one."""
+    shop = stack("database")
+    before = volumes(shop.engine)
+    shop.start({"db": ["VOLUME /var/lib/backups"], "api": []})
+    if by == "compose":
+        shop.compose.up("--force-recreate")
+    else:
+        shop.make("2")
+        await shop.deploy("2", "db")
+    shop.compose.down()
+    left = volumes(shop.engine) - before
+    assert len(left) == len(("/var/cache/db", "/var/log/db", "/var/lib/backups"))
+    assert not remains(shop)
+
+
 async def test_what_shares_the_network_of_a_vpn_has_it_again(stack: MakeStack, inspect: Inspect) -> None:
     home = stack("vpn")
     home.start({"vpn": [], "torrent": [], "indexer": []}, PORT_WEB="18091")
