@@ -208,7 +208,6 @@ async def test_case_28_files_in_every_kind_of_volume_are_there_after_a_deploy_an
     assert read(engine, name, *FOLDERS, READ_ONLY) == [*FOLDERS, READ_ONLY]
 
 
-@pytest.mark.newest
 @pytest.mark.parametrize("command", ["/nonexistent", "false"], ids=["does not start", "exits at once"])
 async def test_case_29_files_in_every_kind_of_volume_are_there_after_a_rollback(
     everything: Everything,
@@ -408,7 +407,6 @@ def archive(path: str, content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.newest
 async def test_case_50_a_secret_that_was_put_by_archive_is_present_in_the_new_container(
     app_image: AppImage,
     make_container: MakeContainer,

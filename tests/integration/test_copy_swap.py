@@ -4,6 +4,7 @@ The data of a container are in test_copy_data.py, what depends on it in test_cop
 """
 
 import asyncio
+import json
 import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +20,7 @@ from testbed.images import make_image
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import said, until
-from tests.integration.watching import Watch, exists, page, state
+from tests.integration.watching import Watch, exists, page, served, state
 
 pytestmark = pytest.mark.engine
 
@@ -166,9 +167,9 @@ async def test_case_22_three_networks_come_along_with_addresses_aliases_and_link
         told = {name for e in endpoints.values() for name in e.get("Aliases") or ()}
         told |= {name for e in endpoints.values() for name in e.get("DNSNames") or ()}
         assert old["Id"][:12] not in told
-        assert engine.docker("exec", name, "wget", "-q", "-O-", "http://store:8080/") == "1"
+        assert served(engine, name, "http://store:8080/") == "1"
         for alias in ("shop", "till"):
-            assert engine.docker("exec", peer, "wget", "-q", "-O-", f"http://{alias}:8080/") == tag
+            assert served(engine, peer, f"http://{alias}:8080/") == tag
         at_start = engine.docker("exec", name, "cat", "/addresses")
         assert all(endpoint["IPAddress"] in at_start for endpoint in endpoints.values())
 
@@ -293,6 +294,8 @@ async def test_case_40_an_engine_that_restarts_in_the_middle_does_not_start_the_
     middle = inspect(old["Id"])
     assert middle["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
     assert middle["Name"].startswith(f"/{name}.lookout-old.")
+    kept = inspect(name)["Config"]["Labels"]["lookout.swap.restart"]
+    assert json.loads(kept) == old["HostConfig"]["RestartPolicy"], "for whoever has to bring it back"
 
     engine.stop()
     engine.start()
@@ -347,17 +350,10 @@ async def test_case_42_a_bad_image_ends_with_the_old_container_as_it_was(
     assert networks_of(back)[network]["Aliases"] == networks_of(old)[network]["Aliases"]
     assert back["NetworkSettings"]["Ports"] == old["NetworkSettings"]["Ports"]
     assert engine.docker("exec", name, "cat", "/data/file", "/own").split() == ["kept", "layer"]
-    await until(lambda: page_or_none(engine, "http://127.0.0.1:18094/") == "1")
-    assert engine.docker("exec", peer, "wget", "-q", "-O-", "http://shop:8080/") == "1"
+    assert page(engine, "http://127.0.0.1:18094/") == "1"
+    assert served(engine, peer, "http://shop:8080/") == "1"
     assert not leftovers(engine)
     assert not engine.docker("ps", "-aq", f"--filter=ancestor={bad}")
-
-
-def page_or_none(engine: PrivateEngine, url: str) -> str | None:
-    try:
-        return page(engine, url)
-    except RuntimeError:
-        return None
 
 
 async def test_case_46_a_crash_looping_container_is_replaced(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 
 from lookout.model import Json
 from testbed.debian import unpacked
@@ -46,8 +47,25 @@ def volumes(engine: PrivateEngine) -> set[str]:
 
 
 def page(engine: PrivateEngine, url: str) -> str:
-    """What answers at `url`, seen from the machine of the engine; raises RuntimeError if nothing does."""
-    return engine.sandbox.run([unpacked().program("busybox"), "wget", "-q", "-O-", url])
+    """What answers at `url`, seen from the machine of the engine, as soon as something does."""
+    return _patiently(lambda: engine.sandbox.run([unpacked().program("busybox"), "wget", "-q", "-O-", url]))
+
+
+def served(engine: PrivateEngine, container: str, url: str) -> str:
+    """What answers at `url`, seen from inside of the container, as soon as something does."""
+    return _patiently(lambda: engine.docker("exec", container, "wget", "-q", "-O-", url))
+
+
+def _patiently(look: Callable[[], str], within: float = 10) -> str:
+    """A container runs before its application listens."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            return look()
+        except (DockerFailed, RuntimeError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def state(engine: PrivateEngine, container: str) -> tuple[str, bool]:
