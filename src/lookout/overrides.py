@@ -27,7 +27,7 @@ OWNED_LABELS = (
     "desktop.docker.io/",
 )
 
-#: Compose's mark on a container that it has half replaced; on a copy it would be a lie.
+#: Compose's note on a container that it has recreated: which one it replaced. Of a copy it would not be true.
 COMPOSE_REPLACE = "com.docker.compose.replace"
 
 #: What images say about themselves: nobody overrides these by hand.

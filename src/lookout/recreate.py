@@ -177,7 +177,7 @@ def _dropped_labels(config: Json) -> Iterator[Dropped]:
         if label.startswith(names.PREFIX):
             yield Dropped(f"Labels {label}", "it is about an earlier swap")
         elif label == overrides.COMPOSE_REPLACE:
-            yield Dropped(f"Labels {label}", "it marks a container that compose has half replaced")
+            yield Dropped(f"Labels {label}", "it is left of an earlier recreation by compose")
 
 
 def _dropped_masks(host: Json, sent: Json) -> Iterator[Dropped]:

@@ -73,3 +73,31 @@ async def clone(
     await swap.prepare({})
     inspected = await engine.container(swap.new_id)
     return Clone(swap.new_id, inspected, plan, plan.body, plan.remarks, plan.new_name)
+
+
+def mistold(copy: Clone, old: Json) -> dict[str, object]:
+    """Where the plan said one thing of what comes from the new image, and the engine made another."""
+    before, after = _flat(old), _flat(copy.inspect)
+    fields = before.keys() | after.keys()
+    made = {key: (before.get(key), after.get(key)) for key in fields if before.get(key) != after.get(key)}
+    told = {c.field: (c.old, c.new) for c in copy.plan.changes if not c.field.startswith("Volumes ")}
+    return {key: (told.get(key), made.get(key)) for key in told.keys() ^ made.keys()} | {
+        key: (told[key], made[key]) for key in told.keys() & made.keys() if told[key] != made[key]
+    }
+
+
+def _flat(container: Json) -> Json:
+    """The fields of Config in which an image has a say, by the names that a plan has for them."""
+    config = container["Config"]
+    found = {
+        key: config.get(key) or None for key in ("User", "WorkingDir", "StopSignal", "Entrypoint", "Cmd")
+    }
+    for entry in config.get("Env") or []:
+        key, equals, value = entry.partition("=")
+        found[f"Env {key}"] = value if equals else None
+    for key, value in (config.get("Labels") or {}).items():
+        if not key.startswith("lookout.swap."):
+            found[f"Labels {key}"] = value
+    for field in ("ExposedPorts", "Healthcheck"):
+        found |= {f"{field} {key}": value for key, value in (config.get(field) or {}).items()}
+    return found

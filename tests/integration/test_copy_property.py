@@ -25,7 +25,7 @@ from lookout.errors import EngineError
 from testbed.engine import PrivateEngine
 from testbed.images import make_image
 from tests.integration.create_options import FILES, IMAGES, NETWORKS, SOURCE, TARGET, Json, draws
-from tests.integration.deploys import clone
+from tests.integration.deploys import clone, mistold
 from tests.integration.oracle import Case, differences, drifted, unfounded, unlike
 
 pytestmark = [pytest.mark.engine, pytest.mark.newest]
@@ -77,6 +77,7 @@ class Bench:
             copy = await clone(self.engine, source, _reference(new))
             found = [f"copy: {problem}" for problem in differences(copy.inspect, case)]
             found += [f"model: {problem}" for problem in unfounded(case)]
+            found += [f"plan: {field}: {values}" for field, values in mistold(copy, inspect).items()]
             await self.engine.remove(copy.id, volumes=True)
 
             again = await clone(self.engine, source, _reference(old))
