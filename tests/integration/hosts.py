@@ -53,7 +53,9 @@ def run_flavours() -> tuple[Flavour, ...]:
     names = os.environ.get("LOOKOUT_TEST_SUITE", "").split() or [BASE_SUITE]
     unknown = [name for name in names if name not in FLAVOURS]
     if unknown:
-        raise ValueError(f"LOOKOUT_TEST_SUITE: no {unknown[0]} here; choose from {', '.join(FLAVOURS)}")
+        raise pytest.UsageError(
+            f"LOOKOUT_TEST_SUITE: no {unknown[0]} here; choose from {', '.join(FLAVOURS)}"
+        )
     return tuple(FLAVOURS[name] for name in names)
 
 

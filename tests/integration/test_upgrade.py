@@ -23,7 +23,7 @@ from tests.integration.hosts import FLAGS, FLAVOURS, NEWEST, needed
 from tests.integration.queues import said
 from tests.integration.watching import page
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 PREFIX = "lookout-test-upgrade"
 ONE, TWO = f"{PREFIX}-one", f"{PREFIX}-two"
