@@ -133,6 +133,9 @@ def _arrived(sent: Any, arrived: Any) -> bool:
 
 def _engine_defaults(sent: Json, old: Json, new: Json) -> Iterator[str]:
     """Where nothing was said, an engine of another version may mean another thing by it."""
+    for field in OBSOLETE:
+        if sent.get(field) and not new.get(field):
+            yield f"HostConfig.{field} is nothing that this engine knows any more"
     for field in sorted(new.keys() | old.keys()):
         before, after = old.get(field), new.get(field)
         if not sent.get(field) and (before or None) != (after or None) and field != "ContainerIDFile":

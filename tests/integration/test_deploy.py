@@ -260,8 +260,7 @@ async def test_a_stopped_dependent_that_cannot_be_recreated_does_not_hold_up_a_d
     logs: list[EventDict],
 ) -> None:
     name = make_container(app_image("1"), "vpn")
-    lost = f"lookout-test-{secrets.token_hex(4)}:1"
-    make_image(engine, lost)
+    lost = make_image(engine, f"lookout-test-{secrets.token_hex(4)}:1")
     job = make_container(lost, "job", f"--network=container:{name}", "--env=PORT=8090")
     engine.docker("stop", "-t", "0", job)
     engine.docker("rmi", "-f", lost)

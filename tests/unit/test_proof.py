@@ -160,3 +160,9 @@ def test_a_volume_that_a_tmpfs_hides_need_not_come_along() -> None:
     plan = copied(container(host={"Tmpfs": {"/data/": ""}}, mounts=[volume("abc", "/data")]))
     assert not proven(plan, created(plan) | {"Mounts": [volume("def", "/data")]}).differences
     assert not proven(plan, created(plan) | {"Mounts": []}).differences
+
+
+def test_what_an_engine_no_longer_knows_is_remarked() -> None:
+    plan = copied(container(host={"KernelMemory": 9}))
+    (remark,) = proven(plan, created(plan, KernelMemory=0)).remarks
+    assert remark.startswith("HostConfig.KernelMemory ")
