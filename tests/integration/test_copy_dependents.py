@@ -15,7 +15,7 @@ from testbed.images import make_image, push
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import clone, leftovers, request_for
 from tests.integration.queues import said, until
-from tests.integration.watching import Watch, exists, served, state
+from tests.integration.watching import Watch, exists, served, state, volumes
 
 pytestmark = pytest.mark.engine
 
@@ -400,6 +400,40 @@ async def test_case_38_a_swap_that_is_cancelled_gives_the_dependents_their_netwo
         assert has_eth0(engine, child)
         assert namespace(engine, child, "net") == namespace(engine, vpn, "net")
         assert not leftovers(engine)
+
+
+async def test_a_dependent_that_has_volumes_of_its_target_too_keeps_them_and_their_name(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    tool_image: str,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    """A volume that is new with the target's image is seen at the next time.
+
+    The engine looks up whose volumes these are when it creates the container, while the name is still
+    that of the old target.
+    """
+    before = volumes(engine)
+    main = make_container(app_image("1", changes=["VOLUME /data"]), "main")
+    options = (f"--network=container:{main}", f"--volumes-from={main}:ro", "--env=PORT=8081")
+    child = make_container(tool_image, "child", *options)
+    engine.docker("exec", main, "sh", "-c", "echo kept > /data/file")
+    two = ["VOLUME /data", "VOLUME /newvol"]
+    try:
+        assert (await deploy(app_image("2", changes=two))).containers == (main, child)
+        engine.docker("exec", main, "sh", "-c", "echo new > /newvol/file")
+        assert engine.docker("exec", child, "cat", "/data/file") == "kept"
+        assert (await deploy(app_image("3", changes=two))).containers == (main, child)
+        assert (await deploy(app_image("4", changes=[*two, *BAD]))).outcome is Outcome.ROLLED_BACK
+        assert engine.docker("exec", child, "cat", "/data/file", "/newvol/file").split() == ["kept", "new"]
+        assert {mount["RW"] for mount in inspect(child)["Mounts"]} == {False}
+        assert inspect(child)["HostConfig"]["VolumesFrom"] == [f"{main}:ro"]
+        assert inspect(child)["HostConfig"]["NetworkMode"] == f"container:{inspect(main)['Id']}"
+    finally:
+        engine.docker("rm", "-f", main, child)
+        engine.docker("volume", "rm", *(volumes(engine) - before))
 
 
 async def test_a_dependent_of_the_deployed_image_is_brought_to_it_in_the_same_swap(
