@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from importlib.metadata import version
 
@@ -55,8 +56,16 @@ def _plan(arguments: argparse.Namespace) -> int:
     except LookoutError as exc:
         print(f"lookout: {exc}", file=sys.stderr)
         return CRASHED
-    print(printout.as_json(preview) if arguments.json else printout.as_text(preview))
+    _show(printout.as_json(preview) if arguments.json else printout.as_text(preview))
     return CRASHED if preview.report.outcome in BAD_ENDINGS else DONE
+
+
+def _show(text: str) -> None:
+    """Print for a reader that may stop reading, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
 
 
 def parser() -> argparse.ArgumentParser:

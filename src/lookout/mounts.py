@@ -120,7 +120,9 @@ def _carried(container: Json, around: Surroundings) -> dict[str, Json]:
     return {
         path: mount
         for path, mount in mounted(container).items()
-        if path not in asked and (path, mount.get("Source")) not in shared
+        if path not in asked
+        and (path, mount.get("Source")) not in shared
+        and mount["Type"] in ("volume", "bind")
     }
 
 
@@ -174,7 +176,7 @@ def remarks(container: Json, defaults: Json, new: Json, around: Surroundings) ->
         if not _resolves(source, around):
             yield (
                 f"{_container(source)}, whose volumes it shares, is gone; "
-                "they are mounted by name from now on"
+                "they are mounted by name from now on, each as a whole"
             )
 
 

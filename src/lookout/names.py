@@ -13,6 +13,8 @@ NAME = PREFIX + "name"
 MODE = PREFIX + "mode"
 #: Restart policy of the old container as JSON: what to restore after it was parked.
 RESTART = PREFIX + "restart"
+#: What this container was created from before its tag moved on: now it is from the image's id.
+IMAGE = PREFIX + "image"
 #: Paths of files in its own layer that were carried to it, as JSON.
 FILES = PREFIX + "files"
 #: Who is doing the swap.
@@ -26,6 +28,12 @@ _LEFTOVER = re.compile(r"\.lookout-(?:new|old|rb)\.[0-9a-f]{12}$")
 def name_of(container: Json) -> str:
     """The name of an inspected container, as people write it."""
     return str(container["Name"]).lstrip("/")
+
+
+def reference_of(container: Json) -> str:
+    """What an inspected container was created from, as its user wrote it: mostly a name and a tag."""
+    labels = container["Config"].get("Labels") or {}
+    return str(labels.get(IMAGE) or container["Config"]["Image"])
 
 
 def short_id(container_id: str) -> str:

@@ -12,7 +12,7 @@ from lookout.errors import CopyRefused, NotFound, SwapRefused
 from lookout.layers import Layer, candidates
 from lookout.model import ImageName, ImageRef, Json, Outcome, Report
 from lookout.mounts import sources
-from lookout.names import REPLACES, name_of
+from lookout.names import REPLACES, name_of, reference_of
 from lookout.plan import DeployPlan, Group, Plan
 from lookout.recreate import recreate
 from lookout.surroundings import Surroundings
@@ -68,13 +68,12 @@ class Planner:
         for target in stale.values():
             self._check_in_progress(target.container, everyone)
         around = await self._surroundings(everyone)
-        grouped = groups(
-            [target.container for target in stale.values()],
-            [container for container in everyone if self._can_follow(container)],
-        )
+        followers = [container for container in everyone if not self._is_past_help(container)]
+        grouped = groups([target.container for target in stale.values()], followers)
+        planned = [await self._group(group, stale, image, inspected, around) for group in grouped]
         return DeployPlan(
             image=image,
-            groups=tuple([await self._group(group, stale, image, inspected, around) for group in grouped]),
+            groups=tuple(self._with_those_left_behind(group, everyone) for group in planned),
             unchanged=tuple(target.name for target in managed if target.id not in stale),
             left_alone=tuple((target.name, target.left_alone) for target in targets if target.left_alone),
         )
@@ -114,11 +113,23 @@ class Planner:
             else ""
         )
 
-    def _can_follow(self, container: Json) -> bool:
-        """Whether it counts as a dependent. One that is stopped and must be left alone loses nothing now."""
+    def _is_past_help(self, container: Json) -> bool:
+        """Whether it cannot follow what it depends on. One that is stopped loses nothing right now."""
         if container["State"].get("Status") in BEYOND_HELP:
-            return False
-        return not _is_stopped(container) or not self._left_alone(container)
+            return True
+        return _is_stopped(container) and bool(self._left_alone(container))
+
+    def _with_those_left_behind(self, group: Group, everyone: Sequence[Json]) -> Group:
+        """The same with a remark for each stopped dependent that cannot be started again afterwards."""
+        first, *others = group
+        behind = tuple(
+            f"{name_of(container)} depends on it, is stopped, and stays behind: it {self._left_alone(container)}"
+            for container in everyone
+            if self._is_past_help(container)
+            and self._left_alone(container)
+            and any(depends_on(container, plan.container) for plan in group)
+        )
+        return (replace(first, remarks=(*first.remarks, *behind)), *others)
 
     async def _group(
         self,
@@ -173,7 +184,7 @@ class Planner:
 
     async def _own_image(self, container: Json) -> tuple[str, Json]:
         """What a dependent is created from again: its own image, by its id where its tag means another."""
-        reference = container["Config"]["Image"]
+        reference = reference_of(container)
         own = await self._old_image(container)
         try:
             current = await self._engine.image(reference)

@@ -1,6 +1,5 @@
 """`lookout plan`: what a deploy would do on this engine, found out without doing it."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from lookout.engine import Credentials, Engine
@@ -9,15 +8,21 @@ from lookout.errors import (
     EngineError,
     EngineUnavailable,
     NotFound,
+    PullFailed,
+    PullFault,
     SwapRefused,
     UnknownContainer,
 )
+from lookout.faults import pull_failed
 from lookout.model import DeployRequest, ImageRef, Json, Outcome, Reference, Report
-from lookout.names import name_of
+from lookout.names import name_of, reference_of
 from lookout.plan import DeployPlan
 from lookout.planner import Planner
 from lookout.puller import Puller
-from lookout.targets import Target
+from lookout.targets import Target, created_from_id
+
+UNKNOWN = "the image is not on this engine yet, so what comes from it is not known; see --pull"
+MOVED = "the registry has another image under this tag by now; see --pull"
 
 
 @dataclass(frozen=True)
@@ -59,27 +64,29 @@ class Previewer:
             raise UnknownContainer(name) from None
 
     def _image_of(self, container: Json) -> ImageRef:
-        reference = Reference.parse(container["Config"]["Image"])
+        reference = None if created_from_id(container) else Reference.parse(reference_of(container))
         if reference is None or reference.tag is None:
             raise UnknownContainer(name_of(container), "was not created from a tag; say IMAGE:TAG too")
         return ImageRef(reference.name, reference.tag)
 
     async def _plan(self, image: ImageRef, targets: list[Target], *, pull: bool) -> Preview:
+        """As far as the image is known: a deploy pulls first."""
+        failure, remarks = "", tuple[str, ...]()
         if pull:
             request = DeployRequest(image)
-            inspected: Json | None = await Puller(self._engine, self._credentials).pull(
-                request, deploy_time=0
-            )
-            remarks: tuple[str, ...] = ()
+            present: Json | None = await Puller(self._engine, self._credentials).pull(request, deploy_time=0)
         else:
-            inspected = await self._present(image)
-            remarks = tuple([remark async for remark in self._compare(image, inspected)])
+            present = await self._present(image)
+            try:
+                remarks = await self._compare(image, present)
+            except PullFailed as exc:
+                failure = str(exc)
         try:
-            plan = await self._planner.plan(targets, image, inspected)
+            plan = await self._planner.plan(targets, image, present)
         except (CopyRefused, SwapRefused) as exc:
-            return Preview(image, Report(Outcome.FAILED, str(exc)), remarks=remarks)
+            return Preview(image, Report(Outcome.FAILED, failure or str(exc)), remarks=remarks)
         outcome = Outcome.DEPLOYED if plan.groups else Outcome.UNCHANGED
-        return Preview(image, Report(outcome), plan, remarks)
+        return Preview(image, Report(Outcome.FAILED if failure else outcome, failure), plan, remarks)
 
     async def _present(self, image: ImageRef) -> Json | None:
         try:
@@ -87,18 +94,19 @@ class Previewer:
         except NotFound:
             return None
 
-    async def _compare(self, image: ImageRef, present: Json | None) -> AsyncIterator[str]:
-        """A deploy pulls first; whether it would get what is here already."""
-        if present is None:
-            yield "the image is not on this engine yet, so what comes from it is not known; see --pull"
+    async def _compare(self, image: ImageRef, present: Json | None) -> tuple[str, ...]:
+        """Whether the pull of a deploy would get what is here already; raises PullFailed if it would fail."""
+        unknown = () if present else (UNKNOWN,)
         try:
             digest = await self._engine.registry_digest(image, self._credentials)
         except (EngineError, EngineUnavailable) as exc:
-            yield f"a deploy pulls the image first, and that may fail: {exc}"
-        else:
-            known = (present or {}).get("RepoDigests") or ()
-            if present and not any(one.endswith(f"@{digest}") for one in known):
-                yield "the registry has another image under this tag by now; see --pull"
+            failed = pull_failed(image, exc.message, credentials=bool(self._credentials))
+            if failed.fault is PullFault.TRANSIENT:
+                return (*unknown, f"whether the pull of a deploy would work is not known: {exc}")
+            raise failed from exc
+        known = (present or {}).get("RepoDigests") or ()
+        moved = present and not any(one.endswith(f"@{digest}") for one in known)
+        return (*unknown, *((MOVED,) if moved else ()))
 
 
 def _about(preview: Preview, name: str) -> Preview:
@@ -108,7 +116,7 @@ def _about(preview: Preview, name: str) -> Preview:
     plan = preview.plan.about(name)
     if not (plan.groups or plan.unchanged or plan.left_alone):
         return replace(preview, report=Report(Outcome.NOT_HERE, f"{name} is not touched by it"), plan=plan)
-    if not plan.groups:
+    if not plan.groups and preview.report.outcome is not Outcome.FAILED:
         outcome = Outcome.UNCHANGED if plan.unchanged else Outcome.IGNORED
         return replace(preview, report=Report(outcome), plan=plan)
     return replace(preview, plan=plan)

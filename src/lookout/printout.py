@@ -136,18 +136,25 @@ def _container(plan: Plan) -> Json:
     }
 
 
-def masked(value: Any, field: str = "") -> Any:
-    """The same with the values of variables, and of the options of log and volume drivers, hidden."""
-    if field == "Env":
-        return [key + (f"={HIDDEN}" if equals else "") for key, equals, _ in map(_parts, value)]
-    if field in ("Options", "Config") and isinstance(value, dict):
-        return dict.fromkeys(value, HIDDEN)
-    if isinstance(value, dict):
-        return {key: masked(inner, key) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [masked(inner) for inner in value]
-    return value
+def masked(body: Json) -> Json:
+    """The request with the values of variables, and of options of log and volume drivers, hidden."""
+    host = body["HostConfig"]
+    hidden = {"Mounts": [_masked_mount(mount) for mount in host["Mounts"]]} if host.get("Mounts") else {}
+    if log := host.get("LogConfig"):
+        hidden |= {"LogConfig": log | {"Config": dict.fromkeys(log.get("Config") or {}, HIDDEN)}}
+    env = {"Env": [*map(_masked_variable, body["Env"])]} if body.get("Env") else {}
+    return body | env | {"HostConfig": host | hidden}
 
 
-def _parts(entry: str) -> tuple[str, str, str]:
-    return entry.partition("=")
+def _masked_mount(mount: Json) -> Json:
+    options = mount.get("VolumeOptions") or {}
+    driver = options.get("DriverConfig") or {}
+    if not driver.get("Options"):
+        return mount
+    driver = driver | {"Options": dict.fromkeys(driver["Options"], HIDDEN)}
+    return mount | {"VolumeOptions": options | {"DriverConfig": driver}}
+
+
+def _masked_variable(entry: str) -> str:
+    key, equals, _ = entry.partition("=")
+    return f"{key}={HIDDEN}" if equals else key

@@ -136,9 +136,10 @@ def _engine_defaults(sent: Json, old: Json, new: Json) -> Iterator[str]:
     for field in OBSOLETE:
         if sent.get(field) and not new.get(field):
             yield f"HostConfig.{field} is nothing that this engine knows any more"
-    for field in sorted(new.keys() | old.keys()):
-        before, after = old.get(field), new.get(field)
-        if not sent.get(field) and (before or None) != (after or None) and field != "ContainerIDFile":
+    for field in sorted(new.keys() | old.keys() - {"ContainerIDFile"}):
+        before, after = old.get(field) or None, new.get(field) or None
+        left_to_it = not sent.get(field) and (field not in sent or not before)
+        if left_to_it and before != after:
             yield f"HostConfig.{field} is the engine's, whose default has changed since it made the container"
 
 

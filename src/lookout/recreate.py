@@ -109,6 +109,8 @@ def _labels(container: Json, said: Json, reference: str, image_id: str) -> Json:
         names.MODE: names.STOP_FIRST,
         names.RESTART: json.dumps(policy),
     }
+    if reference.startswith("sha256:"):
+        swap[names.IMAGE] = names.reference_of(container)
     return said | _compose_image(container, said, reference, image_id) | swap
 
 
@@ -118,7 +120,7 @@ def _compose_image(container: Json, said: Json, reference: str, image_id: str) -
     With another tag than its file has, compose must go on seeing the image that it has put there:
     if it saw a new one it would bring the file's tag back.
     """
-    old = Reference.parse(container["Config"]["Image"])
+    old = Reference.parse(names.reference_of(container))
     new = Reference.parse(reference)
     same = old and new and (old.name, old.tag, old.digest) == (new.name, new.tag, new.digest)
     moved = same and image_id != container["Image"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lookout.model import ImageName, ImageRef, Json, Reference
-from lookout.names import is_leftover_name, name_of
+from lookout.names import is_leftover_name, name_of, reference_of
 
 #: The user's word on whether Lookout may replace this container.
 ENABLE = "lookout.enable"
@@ -70,7 +70,7 @@ def match(
             listed = ", ".join(sorted(map(str, names)))
             why = why or f"was created from an image id, and that image has several names: {listed}"
         return Target(container, None, why) if wanted in names else None
-    reference = Reference.parse(container["Config"]["Image"])
+    reference = Reference.parse(reference_of(container))
     if reference is None or reference.name != wanted:
         return None
     return Target(container, reference, why)
@@ -78,7 +78,7 @@ def match(
 
 def created_from_id(container: Json) -> bool:
     """Whether it was created from an image id, whole or shortened, rather than from a name."""
-    text = container["Config"]["Image"]
+    text = reference_of(container)
     digits = text.removeprefix("sha256:")
     return text.startswith("sha256:") or (
         re.fullmatch(r"[0-9a-f]{4,64}", digits) is not None

@@ -662,6 +662,8 @@ async def test_a_dependent_whose_tag_has_moved_keeps_its_own_image(
     app_image: AppImage,
     other_image: Callable[..., str],
     make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    connection: Engine,
     deploy: Deploy,
     inspect: Inspect,
     engine: PrivateEngine,
@@ -678,6 +680,14 @@ async def test_a_dependent_whose_tag_has_moved_keeps_its_own_image(
     assert after["Image"] == before["Image"]
     assert after["Config"]["Env"] == before["Config"]["Env"]
     assert has_eth0(engine, child)
+    assert (await deploy(app_image("3"))).containers == (vpn, child)
+    assert inspect(child)["Image"] == before["Image"]
+
+    planner, image = make_deployer()._planner, request_for(own).image
+    (target,) = await planner.find(image.name)  # a message for its image still finds it
+    ((planned,),) = (await planner.plan([target], image, await connection.image(own))).groups
+    assert (planned.name, planned.body["Image"]) == (child, own)
+    assert "lookout.swap.image" not in planned.body["Labels"]
 
 
 # Refused

@@ -135,8 +135,17 @@ async def test_a_tag_that_has_moved_in_the_registry_is_remarked(
     app_image("2", files={"/www/index.html": b"second"})
     engine.docker("tag", first, two)
     assert "another image under this tag" in lookout("plan", two).stdout
-    missing = lookout("plan", two.replace(":2", ":3"))
-    assert "that may fail" in missing.stdout
+
+
+async def test_an_image_that_a_deploy_could_not_pull_fails_beforehand(
+    app_image: AppImage, make_container: MakeContainer, lookout: Lookout
+) -> None:
+    one = app_image("1")
+    make_container(one, "api")
+    missing = lookout("plan", one.replace(":1", ":3"))
+    assert missing.returncode == 1
+    assert f"cannot pull {one.replace(':1', ':3')}" in missing.stdout
+    assert "ImageTag" in missing.stdout
 
 
 async def test_one_container_is_shown_with_what_must_go_with_it(
@@ -167,6 +176,39 @@ async def test_what_cannot_be_planned_is_said_in_a_line(
     assert ended.returncode == code
     assert said in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+async def test_a_container_that_was_created_from_an_image_id_needs_a_tag_to_plan_for(
+    app_image: AppImage, make_container: MakeContainer, engine: PrivateEngine, lookout: Lookout
+) -> None:
+    image = engine.docker("image", "inspect", "--format={{.Id}}", app_image("1"))
+    name = make_container(image.removeprefix("sha256:")[:12], "api")
+    ended = lookout("plan", "--container", name)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "was not created from a tag" in ended.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error_of_lookouts(
+    app_image: AppImage, make_container: MakeContainer, engine: PrivateEngine, tmp_path: Path
+) -> None:
+    make_container(app_image("1"), "api")
+    command = f"{sys.executable} -m lookout plan --json {app_image('2')} | true"
+    environment = {"PATH": os.defpath, "DOCKER_HOST": engine.docker_host}
+    ended = subprocess.run(
+        ["sh", "-c", command], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ended.stderr == ""
+
+
+async def test_a_stopped_dependent_that_is_left_alone_is_named(
+    app_image: AppImage, make_container: MakeContainer, engine: PrivateEngine, lookout: Lookout
+) -> None:
+    vpn = make_container(app_image("1"), "vpn")
+    options = (f"--network=container:{vpn}", "--env=PORT=8090", "--label=lookout.enable=false")
+    engine.docker("tag", app_image("1"), "lookout-test/own:1")
+    job = make_container("lookout-test/own:1", "job", *options)
+    engine.docker("stop", "--time=0", job)
+    assert f"{job} depends on it, is stopped, and stays behind" in lookout("plan", app_image("2")).stdout
 
 
 async def test_a_deploy_that_would_be_refused_or_ignored_says_why(

@@ -218,3 +218,10 @@ def test_lists_that_stay_empty_are_sent_as_they_were(nothing: list[str] | None) 
     lists = {"Binds": nothing, "Mounts": nothing, "VolumesFrom": nothing}
     host = copied(container(host=lists, mounts=[])).body["HostConfig"]
     assert {key: host[key] for key in lists} == lists
+
+
+def test_what_no_bind_can_bring_back_is_left_to_the_proof() -> None:
+    """An image that a container which is gone had mounted: nothing tells which it was."""
+    mount = {"Type": "image", "Source": "/overlay", "Destination": "/i", "RW": False, "Propagation": ""}
+    host = copied(container(host={"VolumesFrom": ["gone"]}, mounts=[mount])).body["HostConfig"]
+    assert not host["Binds"]
