@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, note, seed, settings
+from hypothesis import HealthCheck, Phase, assume, given, note, seed, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from lookout.engine import Engine
@@ -33,8 +33,11 @@ pytestmark = [pytest.mark.engine, pytest.mark.newest]
 #: How many containers are drawn in all, and how many of them at most in one test.
 EXAMPLES = int(os.environ.get("LOOKOUT_TEST_EXAMPLES", "40"))
 BATCHES = max(4, math.ceil(EXAMPLES / 50))
+SMALL = EXAMPLES <= 40
 #: A small run draws the same each time. A large one looks for news, unless it is told where.
-SEED = int(os.environ.get("LOOKOUT_TEST_SEED", "0" if EXAMPLES <= 40 else str(secrets.randbits(32))))
+SEED = int(os.environ.get("LOOKOUT_TEST_SEED", "0" if SMALL else str(secrets.randbits(32))))
+#: To shrink a failure takes minutes; a small run shows it as it was drawn.
+PHASES = (Phase.reuse, Phase.generate) if SMALL else (Phase.reuse, Phase.generate, Phase.shrink)
 
 REPOSITORY = "lookout-test/app"
 
@@ -249,8 +252,10 @@ def test_a_copy_is_what_the_same_options_give_on_the_new_image(
     @settings(
         max_examples=math.ceil(EXAMPLES / BATCHES),
         deadline=None,
-        database=DirectoryBasedExampleDatabase(".hypothesis/examples") if EXAMPLES > 40 else None,
-        print_blob=True,
+        database=None if SMALL else DirectoryBasedExampleDatabase(".hypothesis/examples"),
+        phases=PHASES,
+        print_blob=not SMALL,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     @given(draws(api, start=start))
