@@ -95,7 +95,13 @@ def parser() -> argparse.ArgumentParser:
 
 def _image(text: str) -> ImageRef:
     reference = Reference.parse(text)
-    if reference is None or reference.tag is None or reference.digest or not is_tag(reference.tag):
+    if (
+        ":" not in text.rpartition("/")[2]
+        or reference is None
+        or reference.tag is None
+        or reference.digest
+        or not is_tag(reference.tag)
+    ):
         raise argparse.ArgumentTypeError(
             f"{text[:80]!a} is not an image with a tag, such as ghcr.io/acme/api:42"
         )

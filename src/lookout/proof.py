@@ -25,8 +25,8 @@ NAMED = (
     *("ExposedPorts", "Labels"),
     *("Annotations", "PortBindings", "StorageOpt", "Sysctls", "Tmpfs"),
 )
-#: Engines from 23.0 on know them no more, and never enforced them on a kernel of that age.
-OBSOLETE = ("KernelMemory", "KernelMemoryTCP")
+#: What newer engines, or kernels with the second version of control groups, have no place for.
+OBSOLETE = ("KernelMemory", "KernelMemoryTCP", "MemorySwappiness", "OomKillDisable")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def _config_arrived(field: str, sent: Any, arrived: Any) -> bool:
 
 def _host_config(sent: Json, arrived: Json) -> Iterator[str]:
     for field, value in sent.items():
-        if field not in OBSOLETE and not _host_arrived(field, value, arrived.get(field)):
+        gone = field in OBSOLETE and not arrived.get(field)
+        if not gone and not _host_arrived(field, value, arrived.get(field)):
             yield _told(f"HostConfig.{field}", value, arrived.get(field))
 
 
@@ -135,7 +136,7 @@ def _engine_defaults(sent: Json, old: Json, new: Json) -> Iterator[str]:
     """Where nothing was said, an engine of another version may mean another thing by it."""
     for field in OBSOLETE:
         if sent.get(field) and not new.get(field):
-            yield f"HostConfig.{field} is nothing that this engine knows any more"
+            yield f"HostConfig.{field} is nothing that this engine and its kernel know any more"
     for field in sorted(new.keys() | old.keys() - {"ContainerIDFile"}):
         before, after = old.get(field) or None, new.get(field) or None
         left_to_it = not sent.get(field) and (field not in sent or not before)

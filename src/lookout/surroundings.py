@@ -7,6 +7,7 @@ from typing import Self
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _SHORT_ID = re.compile(r"[0-9a-f]{12}")
+_BEGINNING = re.compile(r"[0-9a-f]{12,64}")
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,16 @@ class Surroundings:
     successors: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, reference: str) -> str | None:
-        """The id of the container that answers to this name, id, or beginning of an id."""
+        """The id of the container that answers to this name, id, or short id.
+
+        Of a shorter beginning of an id nobody can say that it is not the name of a container which is gone.
+        """
         for container, name in self.containers.items():
             if reference in (container, name):
                 return container
-        return next((c for c in self.containers if c.startswith(reference)), None)
+        if not _BEGINNING.fullmatch(reference):
+            return None
+        return next((container for container in self.containers if container.startswith(reference)), None)
 
     def holds(self, reference: str) -> bool:
         """Whether a container answers to it, or has a successor that will."""

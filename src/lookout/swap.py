@@ -34,6 +34,7 @@ from lookout.undo import Undo, insist, rename
 # A stopped container with one of these policies would be started by an engine that restarts.
 REVIVED_BY_ENGINE = ("always", "on-failure")
 PARKED = {"Name": "unless-stopped"}
+ENDLESS = ("always", "unless-stopped")  # a container with one of these is never done
 BAD_REQUEST = 400  # a create that will be refused again
 ABANDONED_AFTER = 120  # seconds on top of what a swap waits for: none takes so long
 
@@ -205,13 +206,18 @@ class Swap:
 
     async def _stop_old(self) -> None:
         policy = self._old["HostConfig"].get("RestartPolicy") or {}
-        if policy.get("Name") in REVIVED_BY_ENGINE:
-            await self._engine.set_restart_policy(self.plan.old_id, PARKED)
+        revived = policy.get("Name") in REVIVED_BY_ENGINE
+        if revived:
+            with suppress(EngineError):  # one that crashes again and again may be between two runs
+                await self._engine.set_restart_policy(self.plan.old_id, PARKED)
         self._undo.stop_is_open = True
         await self._engine.stop(self.plan.old_id, own_timeout=self._old["Config"].get("StopTimeout"))
         self._undo.stop_is_open = False
-        if (await self._engine.container(self.plan.old_id))["State"]["Running"]:
+        old = await self._engine.container(self.plan.old_id)
+        if old["State"]["Running"]:
             raise EngineError(f"stop {self.plan.old_id}", 200, "it still runs")
+        if revived and old["HostConfig"]["RestartPolicy"]["Name"] != PARKED["Name"]:
+            await self._engine.set_restart_policy(self.plan.old_id, PARKED)
 
     def _must_be_ready(self) -> bool:
         """A dependent that was no good before is not asked to be good now."""
@@ -220,9 +226,20 @@ class Swap:
         return not self.plan.follows or was_well
 
     async def _wait_until_ready(self) -> None:
-        await wait_until_ready(
-            self._engine, self.new_id, monitor=self._monitor, deploy_time=self._deploy_time
-        )
+        try:
+            await wait_until_ready(
+                self._engine, self.new_id, monitor=self._monitor, deploy_time=self._deploy_time
+            )
+        except NotReady:
+            if not (self.plan.follows and await self._has_done_its_work()):
+                raise
+
+    async def _has_done_its_work(self) -> bool:
+        """Whether it has ended well, as a dependent may that does one job and is not to be restarted."""
+        new = await self._engine.container(self.new_id)
+        policy = (new["HostConfig"].get("RestartPolicy") or {}).get("Name")
+        state = new["State"]
+        return policy not in ENDLESS and state["Status"] == "exited" and state["ExitCode"] == 0
 
     async def _remove_old(self) -> None:
         try:

@@ -167,7 +167,7 @@ class Undo:
         wanted = self._old["HostConfig"].get("RestartPolicy") or {}
         current = (await self._engine.container(self._old_id))["HostConfig"].get("RestartPolicy") or {}
         if current != wanted:
-            await self._engine.set_restart_policy(self._old_id, wanted)
+            await insist(self._engine.set_restart_policy, self._old_id, wanted)
 
     async def _revive_old(self) -> None:
         """Start the old container. One whose stop was cut may be about to exit: stop it first."""

@@ -272,6 +272,22 @@ async def test_a_stopped_dependent_that_cannot_be_recreated_does_not_hold_up_a_d
     assert remark.startswith(f"{job} depends on it, is stopped, and stays behind")
 
 
+async def test_a_dependent_that_has_done_its_one_job_does_not_undo_a_good_deploy(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    name = make_container(app_image("1"), "vpn")
+    two, image = app_image("2"), f"lookout-test-{secrets.token_hex(4)}:1"
+    make_image(engine, image, changes=['CMD ["sh", "-c", "trap \'exit 0\' TERM; sleep 4 & wait"]'])
+    job = make_container(image, "job", f"--network=container:{name}")
+    report = await deploy(two, monitor=5)
+    assert (report.outcome, report.containers) == (Outcome.DEPLOYED, (name, job))
+    assert (inspect(job)["State"]["Status"], inspect(job)["State"]["ExitCode"]) == ("exited", 0)
+
+
 # A failure after the stop
 
 

@@ -164,6 +164,7 @@ async def test_one_container_is_shown_with_what_must_go_with_it(
     ("arguments", "code", "said"),
     [
         ((), 2, "say IMAGE:TAG, or --container NAME"),
+        (("127.0.0.1:5000/acme/api",), 2, "is not an image with a tag"),
         (("a:b:c",), 2, "is not an image with a tag"),
         (("--container", "lookout-test-nobody"), 1, "lookout-test-nobody is not on this engine"),
         (("lookout-test/nobody:1",), 1, "not_here"),

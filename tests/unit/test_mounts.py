@@ -178,7 +178,9 @@ def test_what_another_container_shared_and_has_no_more_is_bound_by_name() -> Non
     assert copied(old, surroundings=known).body["HostConfig"]["Binds"] == ["abc:/shared:nocopy"]
 
 
-@pytest.mark.parametrize("source", ["gone", "gone:ro", "neigh", GONE, GONE[:12]])
+@pytest.mark.parametrize(
+    "source", ["gone", "gone:ro", "neigh", NEIGHBOUR[:4], NEIGHBOUR[:11], GONE, GONE[:12]]
+)
 def test_what_a_container_shared_that_is_gone_is_bound_by_name(source: str) -> None:
     old = container(host={"VolumesFrom": [source, "neighbour:ro"]}, mounts=SHARED)
     copy = copied(old, surroundings=around(mounts={NEIGHBOUR: frozenset({("/elsewhere", "/x")})}))

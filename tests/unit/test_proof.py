@@ -46,6 +46,7 @@ def test_what_arrived_as_planned_is_proven(engine: str) -> None:
             {"SecurityOpt": ["a"]}, {"SecurityOpt": ["a", "label=disable"]}, id="added by the engine"
         ),
         pytest.param({"KernelMemory": 9}, {"KernelMemory": 0}, id="what engines no longer know"),
+        pytest.param({"OomKillDisable": True}, {"OomKillDisable": None}, id="nor kernels"),
         pytest.param({"Runtime": ""}, {"Runtime": "runc"}, id="an empty value is the engine's to fill"),
         pytest.param({"Init": None}, {"Init": False}, id="null and false"),
         pytest.param({"Ulimits": [{"Name": "a", "Hard": 1, "Soft": 1}]}, {}, id="the same"),
