@@ -22,10 +22,12 @@ Api = tuple[int, int]
 Draw = Any  # hypothesis' own type has no name that is public
 
 TARGET, SOURCE = "lookout-test-target", "lookout-test-source"
+#: Another container to take volumes from, which is removed before anything is copied.
+GONE = "lookout-test-gone"
 #: Networks, each with the start of its subnet.
 NETWORKS = {"net1": "10.81.1", "net2": "10.81.2", "net3": "10.81.3"}
-#: Destinations: declared by v1 and v2, by v1, by v2, mounted in the volumes' source, and by nobody.
-DESTINATIONS = ("/data", "/oldvol", "/newvol", "/from", "/a", "/b", "/b/deep", "/c")
+#: Destinations: declared by v1 and v2, by v1, by v2, mounted by SOURCE, GONE and nobody.
+DESTINATIONS = ("/data", "/oldvol", "/newvol", "/from", "/gone", "/a", "/b", "/b/deep", "/c")
 
 MIB = 1 << 20
 SECOND = 1_000_000_000
@@ -234,6 +236,7 @@ def _host(api: Api) -> dict[str, st.SearchStrategy[Any]]:
         "VolumeDriver": _one("", "local"),
         "VolumesFrom": _one(
             *(None, [], [SOURCE], [f"{SOURCE}:ro"], [f"{SOURCE}:rw"], ["$SOURCE"], ["$SOURCE:ro"]),
+            *([GONE], [f"{GONE}:ro"], [SOURCE, f"{GONE}:ro"]),
         ),
         "CapAdd": _maybe_list(_CAPABILITIES),
         "CapDrop": _maybe_list(_CAPABILITIES),
@@ -500,8 +503,8 @@ def _sensible(asked: Json, api: Api) -> Json:
     dropped: set[str] = set()
     if create.get("Entrypoint") == [""] and not create.get("Cmd"):
         create["Cmd"] = ["/app"]
-    if "tool" in asked["images"] and "Entrypoint" in create and not create.get("Cmd"):
-        create["Cmd"] = ["/app"]
+    if "tool" in asked["images"] and "Entrypoint" in create and create.get("Cmd") != ["/bin/sleep", "60"]:
+        create["Cmd"] = ["/app"]  # neither without a command on one image, nor on the other
     if asked["images"] != ["v1", "v2"] and "lookout.pin" in (create.get("Labels") or {}):
         del create["Labels"]["lookout.pin"]  # how to keep what is empty is a chapter of its own
     if host.get("UTSMode") == "host" or mode.startswith("container:"):

@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tests.integration.create_options import GONE
+
 Json = dict[str, Any]
 
 #: Labels that stay with the container even if its image carries the same.
@@ -41,7 +43,8 @@ class Case:
     new: Json  # Config of the image that it was copied to
     twin: Json  # inspect of a container made of the same options on the new image
     plain: Json  # HostConfig of a container that was made of no options at all
-    shared: frozenset[str]  # destinations in the container that VolumesFrom names
+    shared: frozenset[str]  # destinations that VolumesFrom brings again
+    gone: frozenset[str]  # destinations that it brought from containers which are not there any more
     api: tuple[int, int]
     same_image: bool = False
 
@@ -59,7 +62,7 @@ def unlike(one: Json, other: Json) -> list[str]:
     for said in (first, second):
         hidden = {_place(path) for path in said["HostConfig"].get("Tmpfs") or ()}
         said["Mounts"] = {
-            mount["Destination"]: _fresh(mount, {}) if mount["Destination"] in hidden else _known(mount)
+            mount["Destination"]: _fresh(mount, ()) if mount["Destination"] in hidden else _known(mount)
             for mount in said["Mounts"]
         }
     return sorted(_compare("", first, second))
@@ -107,6 +110,8 @@ def _expected(case: Case) -> Json:
     words = [*(config["Entrypoint"] or []), *(config["Cmd"] or [])]
     expected["Path"], expected["Args"] = words[0], words[1:]
     host["ContainerIDFile"] = ""
+    here = [source for source in host["VolumesFrom"] or [] if not source.startswith(GONE)]
+    host["VolumesFrom"] = here or None
     for field, core in (("MaskedPaths", _MASKED_CORE), ("ReadonlyPaths", _READONLY_CORE)):
         if _looks_default(host.get(field), case.plain[field], core):
             host[field] = None if host.get("Privileged") else case.plain[field]
@@ -273,15 +278,17 @@ def _source_mounts(case: Case) -> dict[str, Json]:
     return {mount["Destination"]: mount for mount in case.source["Mounts"]}
 
 
-def _carried(case: Case) -> dict[str, str]:
-    """Names of the anonymous volumes, by destination; what VolumesFrom brings is not among them."""
+def _carried(case: Case) -> dict[str, Json]:
+    """What is mounted and would not come again by itself, by destination.
+
+    These are the anonymous volumes, and what VolumesFrom brought from containers that are gone.
+    """
     bound, declared = _bound(case), _declared(case.options, case.old)
-    if _host(case, "VolumesFrom"):
-        declared -= case.shared
+    own = declared - case.shared | case.gone
     return {
-        place: _name(mount)
+        place: mount
         for place, mount in _source_mounts(case).items()
-        if (place in declared and place not in bound) or bound.get(place, "").startswith("anonymous")
+        if (place in own and place not in bound) or bound.get(place, "").startswith("anonymous")
     }
 
 
@@ -301,39 +308,58 @@ def _volumes(case: Case) -> Json | None:
 
 
 def _settle_mounts(expected: Json, found: Json, case: Case) -> None:
-    """Turn the twin's anonymous volumes into the source's, by name and with no copy into them."""
-    carried, source = _carried(case), _source_mounts(case)
+    """Turn what is carried into binds, of volumes by name and with no copy into them."""
+    carried = _carried(case)
     by_mount = {place for place, kind in _bound(case).items() if kind == "anonymous mount"}
+    volumes = {_name(mount) for mount in carried.values() if mount["Type"] == "volume"}
     host = expected["HostConfig"]
 
     binds = [_bind_parts(bind) for bind in host.get("Binds") or []]
     binds = [bind for bind in binds if bind[1] not in carried]
-    for place, name in carried.items():
-        if place not in by_mount:
-            options = {"nocopy"} if source[place]["RW"] else {"ro", "nocopy"}
-            binds.append((name, place, frozenset(options)))
+    binds += [
+        (_source(mount), place, frozenset(_options(mount)))
+        for place, mount in carried.items()
+        if place not in by_mount
+    ]
     host["Binds"] = _as_sorted(binds)
     found["HostConfig"]["Binds"] = _as_sorted(map(_bind_parts, found["HostConfig"].get("Binds") or []))
 
     for mount in host.get("Mounts") or []:
         if (place := _place(mount["Target"])) in carried:
-            mount["Source"] = carried[place]
+            mount["Source"] = _source(carried[place])
             mount["VolumeOptions"] = (mount.get("VolumeOptions") or {}) | {"NoCopy": True}
             _forget_anonymity(mount)
     for mount in found["HostConfig"].get("Mounts") or []:
         _forget_anonymity(mount)
 
     mounts = {mount["Destination"]: mount for mount in expected["Mounts"]}
-    # Under a tmpfs there is a volume that nobody sees, if one is declared there.
-    shared = case.shared if _host(case, "VolumesFrom") else set()
-    for place in {_place(path) for path in host.get("Tmpfs") or ()} - _declared(expected["Config"]) - shared:
-        mounts.pop(place, None)
-    for place, name in carried.items():
-        taken = {key: source[place][key] for key in ("Type", "Source", "Destination", "RW", "Propagation")}
-        mode = "z" if place in by_mount else "nocopy" if taken["RW"] else "ro,nocopy"
-        mounts[place] = taken | {"Name": name, "Driver": "local", "Mode": mode}
-    expected["Mounts"] = {place: _fresh(mount, carried) for place, mount in mounts.items()}
-    found["Mounts"] = {mount["Destination"]: _fresh(mount, carried) for mount in found["Mounts"]}
+    # Under a tmpfs there is a volume that nobody sees: a fresh one, if one is declared there.
+    for place in {_place(path) for path in host.get("Tmpfs") or ()} - case.shared:
+        if place not in _declared(expected["Config"]):
+            mounts.pop(place, None)
+        elif place in case.gone:
+            mounts[place] = _mounted_volume(place, "<fresh>", "<fresh>")
+    for place, mount in carried.items():
+        if mount["Type"] == "volume":
+            mode = "z" if place in by_mount else ",".join(_options(mount))
+            mounts[place] = _mounted_volume(place, _name(mount), mount["Source"], mode, writable=mount["RW"])
+        else:
+            mounts[place] = mount | {"Mode": ",".join(_options(mount))}
+    expected["Mounts"] = {place: _fresh(mount, volumes) for place, mount in mounts.items()}
+    found["Mounts"] = {mount["Destination"]: _fresh(mount, volumes) for mount in found["Mounts"]}
+
+
+def _mounted_volume(place: str, name: str, source: str, mode: str = "", *, writable: bool = True) -> Json:
+    told = {"Type": "volume", "Name": name, "Source": source, "Destination": place, "Driver": "local"}
+    return told | {"Mode": mode, "RW": writable, "Propagation": ""}
+
+
+def _source(mount: Json) -> str:
+    return _name(mount) if mount["Type"] == "volume" else str(mount["Source"])
+
+
+def _options(mount: Json) -> list[str]:
+    return ["ro"] * (not mount["RW"]) + ["nocopy"] * (mount["Type"] == "volume")
 
 
 def _forget_anonymity(mount: Json) -> None:
@@ -345,10 +371,10 @@ def _forget_anonymity(mount: Json) -> None:
             del mount["VolumeOptions"]["Labels"]
 
 
-def _fresh(mount: Json, carried: Mapping[str, str]) -> Json:
+def _fresh(mount: Json, known: Collection[str]) -> Json:
     """A volume that was made just now for this one container has a name that nobody can know."""
     name = mount.get("Name") or ""
-    if mount["Type"] == "volume" and name not in carried.values() and _ANONYMOUS.fullmatch(name):
+    if mount["Type"] == "volume" and name not in known and _ANONYMOUS.fullmatch(name):
         return mount | {"Name": "<fresh>", "Source": "<fresh>"}
     return _known(mount)
 
@@ -371,11 +397,7 @@ def _settle_networks(expected: Json, case: Case) -> None:
     primary = "bridge" if primary == "default" else primary
     for name, endpoint in expected["NetworkSettings"]["Networks"].items():
         # No container has this short id, so it is what a careless copy has left.
-        aliases = [
-            alias
-            for alias in endpoint["Aliases"] or []
-            if not _SHORT_ID.fullmatch(alias) or alias == expected["Config"]["Hostname"]
-        ]
+        aliases = [alias for alias in endpoint["Aliases"] or [] if not _SHORT_ID.fullmatch(alias)]
         endpoint["Aliases"] = aliases or None
         # A MAC address on another network than the first may be the user's, so it comes along.
         running = (case.source["NetworkSettings"]["Networks"].get(name) or {}).get("MacAddress") or ""
@@ -398,16 +420,20 @@ def _comparable(inspect: Json) -> Json:
     # These mean the same empty and absent; and links the engine itself lists in any order.
     config |= {field: config.get(field) or None for field in ("Cmd", "Env", "Healthcheck")}
     host["Runtime"] = _runtime(host)
+    host["VolumesFrom"] = host["VolumesFrom"] or None
     host["Links"] = sorted(host["Links"]) if host["Links"] else None
     config["Labels"] = {k: v for k, v in config["Labels"].items() if not k.startswith("lookout.swap.")}
-    if config["Hostname"] == short:
+    hostname = config["Hostname"]
+    if hostname == short:
         config["Hostname"] = "<short id>"
     for endpoint in seen["NetworkSettings"]["Networks"].values():
         for field in _ASSIGNED:
             endpoint.pop(field, None)
         # The engine keeps an empty list or object apart from none here, and means the same.
         endpoint |= {field: value or None for field, value in endpoint.items()}
-        endpoint["Aliases"] = [alias for alias in endpoint["Aliases"] or [] if alias != short] or None
+        # Both of these answer as names of the container without being asked for.
+        aliases = [alias for alias in endpoint["Aliases"] or [] if alias not in (short, hostname)]
+        endpoint["Aliases"] = aliases or None
     return seen
 
 

@@ -24,7 +24,7 @@ from lookout.engine import Engine
 from lookout.errors import EngineError
 from testbed.engine import PrivateEngine
 from testbed.images import make_image
-from tests.integration.create_options import FILES, IMAGES, NETWORKS, SOURCE, TARGET, Json, draws
+from tests.integration.create_options import FILES, GONE, IMAGES, NETWORKS, SOURCE, TARGET, Json, draws
 from tests.integration.deploys import clone, mistold
 from tests.integration.oracle import Case, differences, drifted, unfounded, unlike
 
@@ -71,12 +71,12 @@ class Bench:
         asked = self._told(asked)
         (old, new), options = asked["images"], asked["create"]
         async with self._cleaned() as name:
-            source = await self._make(asked, name, old)
+            source, twin, same = await self._trio(asked, name)
             if asked["start"]:
                 await self._start(source)
             inspect = await self.engine.container(source)
 
-            case = await self._case(asked, inspect, old, new, await self._make(asked, f"{name}-twin", new))
+            case = await self._case(asked, inspect, old, new, twin)
             copy = await clone(self.engine, source, _reference(new))
             found = [f"copy: {problem}" for problem in differences(copy.inspect, case)]
             found += [f"model: {problem}" for problem in unfounded(case)]
@@ -84,8 +84,7 @@ class Bench:
             await self.engine.remove(copy.id, volumes=True)
 
             again = await clone(self.engine, source, _reference(old))
-            twin = await self._make(asked, f"{name}-same", old) if asked["start"] else source
-            case = await self._case(asked, inspect, old, old, twin)
+            case = await self._case(asked, inspect, old, old, same)
             found += [f"same image: {problem}" for problem in differences(again.inspect, case)]
 
             second = await clone(self.engine, again.id, _reference(old))
@@ -95,6 +94,20 @@ class Bench:
             found += [f"third copy: {problem}" for problem in unlike(again.inspect, third.inspect)]
         assert options is asked["create"]
         return found
+
+    async def _trio(self, asked: Json, name: str) -> tuple[str, str, str]:
+        """The container, the same on the new image, and the same again that never runs."""
+        old, new = asked["images"]
+        gone = None
+        if GONE in json.dumps(asked):
+            volumes = {"Binds": ["/gone", f"{GONE}:/b", f"{self._names['$HOST']}/two:/c:ro"]}
+            gone = await self._make({"create": {"HostConfig": volumes}}, GONE, "bare")
+        source = await self._make(asked, name, old)
+        twin = await self._make(asked, f"{name}-twin", new)
+        same = await self._make(asked, f"{name}-same", old) if asked["start"] else source
+        if gone:
+            await self.engine.remove(gone)
+        return source, twin, same
 
     async def naive_problems(self, asked: Json, copied: Callable[[Json, Json, str], Json]) -> list[str]:
         """What the oracle says about a copy that is made by another rule."""
@@ -108,7 +121,11 @@ class Bench:
             return differences(await self.engine.container(naive), case)
 
     async def _case(self, asked: Json, source: Json, old: str, new: str, twin: str) -> Case:
-        mounts = (await self.engine.container(SOURCE))["Mounts"]
+        here = (await self.engine.container(SOURCE))["Mounts"]
+        told = json.dumps((asked["create"].get("HostConfig") or {}).get("VolumesFrom"))
+        shared = {mount["Destination"] for mount in here if SOURCE in told or self._names["$SOURCE"] in told}
+        # It comes last, so what it had at a place is what is there.
+        gone = {"/gone", "/b", "/c"} if GONE in told else set()
         return Case(
             options=asked["create"],
             source=source,
@@ -116,7 +133,8 @@ class Bench:
             new=(await self.engine.image(_reference(new)))["Config"],
             twin=await self.engine.container(twin),
             plain=self._plain,
-            shared=frozenset(mount["Destination"] for mount in mounts),
+            shared=frozenset(shared - gone),
+            gone=frozenset(gone),
             api=await self.engine.api(),
             same_image=old == new,
         )
@@ -282,6 +300,8 @@ def _case(host: Json | None = None, **create: Any) -> Json:
 
 #: Options whose copy was once wrong, shrunk.
 KEPT: dict[str, Json] = {
+    "volumes of a container that is gone": _case({"VolumesFrom": [f"{GONE}:ro"]}),
+    "volumes of two, of which one is gone": _case({"VolumesFrom": [SOURCE, f"{GONE}:ro"]}),
     "tmpfs over a volume of the old image": _case({"Tmpfs": {"/oldvol": ""}}),
     "tmpfs over a volume of both images": _case({"Tmpfs": {"/data/": "size=1m"}}),
     "tmpfs over a volume of the user's": _case({"Tmpfs": {"/c": ""}}, Volumes={"/c": {}}),
