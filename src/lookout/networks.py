@@ -15,6 +15,9 @@ from lookout.surroundings import Surroundings, is_id, is_short_id
 #: The first API that takes several networks, each with its own MAC address, at create.
 ALL_AT_CREATE = (1, 44)
 
+#: The first API in which the hostname is no alias, but one of the engine's own DNSNames.
+HOSTNAME_APART = (1, 45)
+
 DEFAULT_BRIDGE = "bridge"
 
 #: How engines up to 27 begin the MAC address that they derive from an IPv4 address.
@@ -124,30 +127,32 @@ def _endpoints(
     return [
         (
             _key(mode) if name == primary else name,
-            _endpoint(container, name, around) | (_mac(container, name) if api >= ALL_AT_CREATE else {}),
+            _endpoint(container, name, api, around) | (_mac(container, name) if api >= ALL_AT_CREATE else {}),
         )
         for name in sorted(networks, key=lambda name: name != primary)
         if name != "none"
     ]
 
 
-def _endpoint(container: Json, name: str, around: Surroundings) -> Json:
+def _endpoint(container: Json, name: str, api: tuple[int, int], around: Surroundings) -> Json:
     """What was configured for one network. The default bridge knows neither aliases nor addresses."""
     endpoint = _networks(container)[name]
     kept = {key: endpoint.get(key) for key in ("DriverOpts", "GwPriority")}
     if name != DEFAULT_BRIDGE:
         address = endpoint.get("IPAMConfig") or {}
         kept |= {
-            "Aliases": [alias for alias in _aliases(container, name) if not _stale(alias, around)],
+            "Aliases": [alias for alias in _aliases(container, name, api) if not _stale(alias, around)],
             "IPAMConfig": address if any(address.values()) else None,
             "Links": endpoint.get("Links"),
         }
     return {key: value for key, value in kept.items() if value}
 
 
-def _aliases(container: Json, name: str) -> list[str]:
+def _aliases(container: Json, name: str, api: tuple[int, int]) -> list[str]:
     """The user's aliases. The engine adds the short id and the hostname, and will add them again."""
-    added = {short_id(container["Id"]), container["Config"].get("Hostname")}
+    added = {short_id(container["Id"])}
+    if api < HOSTNAME_APART:
+        added.add(container["Config"].get("Hostname"))
     return [a for a in _networks(container)[name].get("Aliases") or [] if a not in added]
 
 
@@ -232,6 +237,6 @@ def dropped(container: Json, api: tuple[int, int], around: Surroundings) -> Iter
         )
         if mac and mac != kept:
             yield Dropped(f"MAC address {mac} on {name}", "the engine generated it")
-        for alias in _aliases(container, name):
+        for alias in _aliases(container, name, api):
             if _stale(alias, around):
                 yield Dropped(f"alias {alias} on {name}", "it is the id of a container that is gone")

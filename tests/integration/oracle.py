@@ -402,9 +402,15 @@ def _settle_networks(expected: Json, case: Case) -> None:
         # A MAC address on another network than the first may be the user's, so it comes along.
         running = (case.source["NetworkSettings"]["Networks"].get(name) or {}).get("MacAddress") or ""
         address = (case.source["NetworkSettings"]["Networks"].get(name) or {}).get("IPAddress") or ""
-        if name != primary and running and case.api >= (1, 44):
+        if name != primary and (running or _has_left_its_networks(case.source)) and case.api >= (1, 44):
             derived = ":".join(["02:42", *(f"{int(part):02x}" for part in address.split(".") if part)])
-            endpoint["MacAddress"] = None if running == derived else running
+            endpoint["MacAddress"] = None if running == derived else running or None
+
+
+def _has_left_its_networks(container: Json) -> bool:
+    """After an end, or a start that failed, nothing shows the MAC address of a further network any more."""
+    state = container["State"]
+    return not state["Running"] and bool(state.get("Error") or not state["StartedAt"].startswith("0001"))
 
 
 # Comparing

@@ -10,7 +10,7 @@ import pytest
 from structlog.typing import EventDict
 
 from lookout.engine import Credentials
-from lookout.errors import Interrupted, NotFound
+from lookout.errors import Interrupted
 from lookout.model import DeployRequest, Json, Outcome
 from lookout.targets import identity
 from testbed.engine import DockerFailed, PrivateEngine
@@ -227,30 +227,6 @@ async def test_a_container_that_a_stop_would_delete_is_refused(
     assert inspect(name)["State"]["Running"]
 
 
-async def test_a_container_whose_old_image_is_gone_is_refused(
-    app_image: AppImage, make_container: MakeContainer, make_deployer: MakeDeployer, inspect: Inspect
-) -> None:
-    """No engine gives away the image of a running container by its API; its disk may lose it all the same."""
-    name = make_container(app_image("1"), "api")
-    before = inspect(name)
-    deployer = make_deployer()
-    known = deployer._engine.image
-
-    async def image(key: str) -> Json:
-        if key == before["Image"]:
-            raise NotFound(f"inspect image {key}", 404, "no such image")
-        return await known(key)
-
-    deployer._engine.image = image  # type: ignore[method-assign]
-    try:
-        report = await deployer.deploy(request_for(app_image("2")))
-    finally:
-        del deployer._engine.image
-    assert (report.outcome, report.transient) == (Outcome.FAILED, False)
-    assert "image" in report.reason
-    assert inspect(name)["State"] == before["State"]
-
-
 async def test_a_stopped_dependent_that_cannot_be_recreated_does_not_hold_up_a_deploy(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -400,18 +376,6 @@ async def test_a_healthy_image_is_deployed_once_it_is_healthy(
     assert inspect(name)["State"]["Health"]["Status"] == "healthy"
 
 
-async def test_files_in_run_secrets_are_carried_also_to_an_image_without_that_folder(
-    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
-) -> None:
-    """Where compose puts inline secrets: into the container's own layer."""
-    name = make_container(app_image("1"), "api")
-    script = "mkdir -p /run/secrets && echo hunter2 > /run/secrets/token && chmod 400 /run/secrets/token"
-    engine.docker("exec", name, "sh", "-c", script)
-    assert (await deploy(app_image("2"))).outcome is Outcome.DEPLOYED
-    assert engine.docker("exec", name, "cat", "/run/secrets/token") == "hunter2"
-    assert engine.docker("exec", name, "stat", "-c", "%a", "/run/secrets/token") == "400"
-
-
 async def test_whatever_goes_wrong_after_the_stop_the_old_container_comes_back(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -481,23 +445,6 @@ async def test_the_first_replica_that_fails_brings_the_others_back(
     assert [inspect(name)["Id"] for name in names] == [old["Id"] for old in before]
     assert all(inspect(name)["State"]["Running"] for name in names)
     assert inspect(names[2])["State"] == before[2]["State"]
-    assert not leftovers(engine)
-
-
-async def test_two_deploys_that_meet_on_one_container_take_turns(
-    app_image: AppImage,
-    make_container: MakeContainer,
-    make_deployer: MakeDeployer,
-    inspect: Inspect,
-    engine: PrivateEngine,
-) -> None:
-    """Two workers, as two names of one repository could have: never two swaps at a time."""
-    name = make_container(app_image("1"), "api")
-    two, three = app_image("2"), app_image("3")
-    deployer = make_deployer()
-    reports = await asyncio.gather(*(deployer.deploy(request_for(image)) for image in (two, three)))
-    assert [report.outcome for report in reports] == [Outcome.DEPLOYED, Outcome.DEPLOYED]
-    assert inspect(name)["State"]["Running"]
     assert not leftovers(engine)
 
 
