@@ -24,6 +24,15 @@ def depends_on(container: Json, other: Json) -> bool:
     return shares_namespace(container, other) or name_of(other) in _link_targets(container)
 
 
+def needed_to_start(container: Json) -> Iterator[str]:
+    """The containers, by id or name, that must run when this one is started."""
+    for mode in NAMESPACES:
+        kind, _, other = str(container["HostConfig"].get(mode) or "").partition(":")
+        if kind == "container":
+            yield other
+    yield from _link_targets(container)
+
+
 def _link_targets(container: Json) -> Iterator[str]:
     """A link follows its target by id: while that was half replaced it has shown a temporary name."""
     for link in container["HostConfig"].get("Links") or ():

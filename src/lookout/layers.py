@@ -79,6 +79,8 @@ def remarks(container: Json, layer: Layer) -> Iterator[str]:
     """Files at the root, where compose puts a config if it is told nothing else, that are not carried."""
     if not _is_composes(container):
         return
+    if FILES not in _labels(container) and len(_leaves(layer.changes, _MODIFIED, _ADDED)) > MOST_FILES:
+        yield f"more than {MOST_FILES} files of its own: inline configs are not looked for among them"
     carried = {*injected(container, layer), *_places(container)}
     for path in _leaves(layer.changes, _ADDED):
         if path.count("/") == 1 and not _is_in(path, carried):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import structlog
 
-from lookout.dependents import depends_on, groups
+from lookout.dependents import depends_on, groups, needed_to_start
 from lookout.engine import Engine
 from lookout.errors import CopyRefused, NotFound, SwapRefused
 from lookout.layers import Layer, candidates
@@ -104,6 +104,7 @@ class Planner:
             containers={container["Id"]: name_of(container) for container in everyone},
             networks=frozenset(await self._engine.networks()),
             mounts={container["Id"]: sources(container) for container in everyone},
+            running=frozenset(container["Id"] for container in everyone if container["State"].get("Running")),
         )
 
     def _left_alone(self, container: Json) -> str:
@@ -158,7 +159,19 @@ class Planner:
                 continue
             follows = tuple(name_of(other) for other in group if depends_on(container, other))
             plans.append(replace(plan, follows=follows))
+        self._check_start(plans, around)
         return (replace(plans[0], remarks=(*plans[0].remarks, *behind)), *plans[1:])
+
+    def _check_start(self, plans: Sequence[Plan], around: Surroundings) -> None:
+        """What runs on although another one has stopped could not be started again, neither copy nor old one."""
+        will_run = {plan.old_id for plan in plans if plan.runs} | around.running
+        for plan in plans:
+            for reference in needed_to_start(plan.container) if plan.runs else ():
+                needed = around.find(reference)
+                if needed and needed not in will_run:
+                    raise CopyRefused(
+                        f"{plan.name} needs {around.containers[needed]} to start, which does not run; start that first"
+                    )
 
     def _check_in_progress(self, container: Json, everyone: Sequence[Json]) -> None:
         """A new container is another Lookout's until that has removed the old one, or can be no more."""

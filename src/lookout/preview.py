@@ -59,7 +59,7 @@ class Previewer:
 
     async def _container(self, name: str) -> Json:
         try:
-            return await self._engine.container(name)
+            return await self._engine.container(name.lstrip("/"))
         except NotFound:
             raise UnknownContainer(name) from None
 

@@ -23,6 +23,8 @@ def as_text(preview: Preview) -> str:
     if preview.plan:
         for group in preview.plan.groups:
             lines += _group(group)
+        if preview.plan.groups:
+            lines += ["", *_section("steps", map(_numbered, enumerate(steps(preview.plan.groups), 1)))]
         lines += [f"{name}: unchanged, it runs this image already" for name in preview.plan.unchanged]
         lines += [f"{name}: left alone, it {reason}" for name, reason in preview.plan.left_alone]
     return "\n".join(lines)
@@ -38,7 +40,7 @@ def as_json(preview: Preview) -> str:
             "Reason": preview.report.reason,
             "Remarks": list(preview.remarks),
             "Containers": [_container(one) for one in plan.plans],
-            "Steps": [line for group in plan.groups for line in steps(group)],
+            "Steps": list(steps(plan.groups)),
             "Unchanged": list(plan.unchanged),
             "LeftAlone": [{"Name": name, "Reason": reason} for name, reason in plan.left_alone],
         },
@@ -50,6 +52,10 @@ def as_json(preview: Preview) -> str:
 def _reason(preview: Preview) -> Iterator[str]:
     if preview.report.reason:
         yield _note(preview.report.reason)
+
+
+def _numbered(step: tuple[int, str]) -> str:
+    return f"  {step[0]}. {step[1]}"
 
 
 def _note(text: str) -> str:
@@ -66,7 +72,6 @@ def _group(group: Group) -> Iterator[str]:
         yield from _section("from the new image (old value -> new value)", map(_change, plan.changes))
         yield from _section("dropped", (_row(one.field, one.why) for one in plan.dropped))
         yield from _section("remarks", map(_note, plan.remarks))
-    yield from _section("steps", (f"  {at}. {line}" for at, line in enumerate(steps(group), 1)))
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
@@ -89,7 +94,9 @@ def _shown(value: Any) -> str:
         return "(none)"
     if value == {}:
         return "yes"  # an exposed port: the key is all there is
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.isprintable():
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _carried(plan: Plan) -> Iterator[tuple[str, Any]]:

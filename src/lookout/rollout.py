@@ -114,14 +114,20 @@ class Rollout:
             await swap.discard()
 
 
-def steps(group: Group) -> Iterator[str]:
-    """What `Rollout` does to a group if all goes well, one call of the engine or one wait a line."""
-    for plan in group:
+def steps(groups: Sequence[Group]) -> Iterator[str]:
+    """What `Rollout` does if all goes well, one call of the engine or one wait a line."""
+    for plan in chain.from_iterable(groups):
         yield f"create {plan.new_name} from {plan.image}"
         yield from (f"disconnect {plan.new_name} from network {name}" for name in plan.disconnect)
         yield from (f"connect {plan.new_name} to network {name}" for name, _ in plan.connect)
         yield from (f"copy {path} from {plan.name} to {plan.new_name}" for path in plan.archives)
         yield f"inspect {plan.new_name}, and hold it against this plan"
+    for group in groups:
+        yield from _group_steps(group)
+    yield from (f"remove {old_name(plan.name, plan.old_id)}" for plan in chain.from_iterable(groups))
+
+
+def _group_steps(group: Group) -> Iterator[str]:
     early = [plan for plan in reversed(group) if plan.shares_namespace]
     for plan in early:
         yield from stop_steps(plan)
@@ -129,4 +135,3 @@ def steps(group: Group) -> Iterator[str]:
         if plan not in early:
             yield from stop_steps(plan)
         yield from take_over_steps(plan)
-    yield from (f"remove {old_name(plan.name, plan.old_id)}" for plan in group)

@@ -19,6 +19,7 @@ class Surroundings:
     networks: frozenset[str]  # ids
     #: What each container has mounted: pairs of destination and source, by its id.
     mounts: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    running: frozenset[str] = frozenset()  # ids
     #: Of containers that the same deploy replaces: the name of the new one, by the id of the old.
     successors: Mapping[str, str] = field(default_factory=dict)
 

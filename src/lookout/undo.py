@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from structlog.stdlib import BoundLogger
 from tenacity import (
@@ -59,7 +59,8 @@ class Undo:
                 try:
                     await self._surely(self._steps)
                 except asyncio.CancelledError:
-                    await self._hurry()
+                    with suppress(EngineError, RollbackFailed):  # the cancellation must not be lost over it
+                        await self._hurry()
                     raise
         except EngineError as exc:
             raise RollbackFailed(self._name, str(exc)) from exc

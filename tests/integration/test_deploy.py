@@ -264,6 +264,49 @@ async def test_a_dependent_that_has_done_its_one_job_does_not_undo_a_good_deploy
     assert (inspect(job)["State"]["Status"], inspect(job)["State"]["ExitCode"]) == ("exited", 0)
 
 
+@pytest.mark.parametrize("option", ["--link={}:db", "--ipc=container:{}", "--network=container:{}"])
+async def test_a_container_that_could_not_be_started_again_is_not_stopped(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    option: str,
+) -> None:
+    """It runs on although what it shares, or is linked to, has stopped; the engine would start it no more."""
+    image = f"lookout-test-{secrets.token_hex(4)}:1"
+    make_image(engine, image)
+    shared = ("--ipc=shareable",) if "ipc" in option else ()
+    other = make_container(image, "other", *shared)
+    name = make_container(app_image("1"), "api", option.format(other), "--env=PORT=8090")
+    engine.docker("stop", "-t", "0", other)
+    before = inspect(name)
+    report = await deploy(app_image("2"))
+    assert (report.outcome, report.transient) == (Outcome.FAILED, False)
+    assert f"{name} needs {other} to start" in report.reason
+    assert inspect(name)["State"] == before["State"]
+
+
+async def test_a_repair_that_goes_on_does_not_keep_lookout_from_ending(
+    app_image: AppImage, make_container: MakeContainer, make_deployer: MakeDeployer, engine: PrivateEngine
+) -> None:
+    name = make_container(app_image("1"), "api", "--publish=18094:8080")
+    two, deployer = app_image("2"), make_deployer(repair_every=0.1)
+    thief = engine.sandbox.popen(
+        [sys.executable, "-c", THIEF.replace("18083", "18094"), "600"], stdout=subprocess.PIPE
+    )
+    assert thief.stdout
+    assert thief.stdout.readline() == b"ready\n"
+    report = await deployer.deploy(request_for(two))
+    assert report.outcome is Outcome.ROLLBACK_FAILED
+    await asyncio.sleep(0.5)  # into the next try
+    async with asyncio.timeout(60):
+        await deployer.close()
+    with thief:
+        thief.kill()
+    engine.docker("rm", "-f", "-v", name)
+
+
 # A failure after the stop
 
 

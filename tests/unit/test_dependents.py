@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lookout.dependents import depends_on, groups
+from lookout.dependents import depends_on, groups, needed_to_start
 from lookout.model import Json
 from lookout.names import name_of
 
@@ -78,3 +78,10 @@ def test_a_target_that_depends_on_a_target_comes_after_it() -> None:
 def test_a_ring_of_links_is_still_replaced() -> None:
     one, other = linked("a", "b"), linked("b", "a")
     assert named(groups([one], [one, other])) == [["a", "b"]]
+
+
+def test_who_shares_a_namespace_or_is_linked_needs_the_other_to_start() -> None:
+    both = shares("a", "vpn", "PidMode") | {"Name": "/a"}
+    both["HostConfig"]["Links"] = ["/db:/a/alias"]
+    assert [*needed_to_start(both)] == [identity("vpn"), "db"]
+    assert not [*needed_to_start(container("a", NetworkMode="back", IpcMode="private", Links=None))]
