@@ -181,7 +181,8 @@ class Undo:
         await self._start_old()
         await asyncio.sleep(0 if self._in_a_hurry else SETTLE)
         state = (await self._engine.container(self._old_id))["State"]
-        if not state["Running"] and not self._old["State"].get("Restarting"):
+        looped = self._old["State"].get("Restarting") or self._old.get("RestartCount")
+        if not state["Running"] and not (looped and state.get("Restarting")):
             raise RollbackFailed(self._name, f"it exited with code {state['ExitCode']} right after its start")
 
     async def _start_old(self) -> None:

@@ -542,6 +542,8 @@ def _sensible(asked: Json, api: Api) -> Json:
     if asked["start"]:
         dropped |= {"AutoRemove", "DeviceRequests", "BlkioWeight", "BlkioWeightDevice", "CgroupParent"}
         dropped |= {name for name in host if name.startswith("BlkioDevice")}
+        if create.get("Entrypoint"):
+            create["Cmd"] = ["/bin/sleep", "60"]  # else it ends at once
     for key in dropped:
         create.pop(key, None)
         host.pop(key, None)

@@ -333,9 +333,11 @@ def _settle_mounts(expected: Json, found: Json, case: Case) -> None:
         _forget_anonymity(mount)
 
     mounts = {mount["Destination"]: mount for mount in expected["Mounts"]}
-    # Under a tmpfs there is a volume that nobody sees: a fresh one, if one is declared there.
-    for place in {_place(path) for path in host.get("Tmpfs") or ()} - case.shared:
-        if place not in _declared(expected["Config"]):
+    # Under a tmpfs there can be a volume that nobody sees: what VolumesFrom brings, or a fresh one if
+    # one is declared there and the two are spelt differently.
+    tmpfs = host.get("Tmpfs") or {}
+    for place in {_place(path) for path in tmpfs} - case.shared:
+        if place not in _declared(expected["Config"]) or (place in case.gone and place in tmpfs):
             mounts.pop(place, None)
         elif place in case.gone:
             mounts[place] = _mounted_volume(place, "<fresh>", "<fresh>")

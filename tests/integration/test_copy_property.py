@@ -69,7 +69,7 @@ class Bench:
     async def problems(self, asked: Json) -> list[str]:
         """What is wrong with copies of the container that is asked for; raises Refused if there is none."""
         asked = self._told(asked)
-        (old, new), options = asked["images"], asked["create"]
+        old, new = asked["images"]
         async with self._cleaned() as name:
             source, twin, same = await self._trio(asked, name)
             if asked["start"]:
@@ -92,7 +92,10 @@ class Bench:
             requests = [again.request, second.request, third.request]
             found += [f"drift: {problem}" for problem in drifted(requests, await self.engine.networks())]
             found += [f"third copy: {problem}" for problem in unlike(again.inspect, third.inspect)]
-        assert options is asked["create"]
+            if _running(await self.engine.container(source)) != _running(inspect):
+                # What ended or restarted meanwhile has not shown one and the same face to all.
+                self.seen["unsettled"] += 1
+                return []
         return found
 
     async def _trio(self, asked: Json, name: str) -> tuple[str, str, str]:
@@ -187,6 +190,11 @@ class Bench:
     async def _volumes(self) -> set[str]:
         listed = await self.engine._call("list volumes", "volumes")
         return {volume["Name"] for volume in listed["Volumes"] or ()}
+
+
+def _running(container: Json) -> tuple[str, ...]:
+    """In which of its lives a container is."""
+    return tuple(container["State"][field] for field in ("Status", "StartedAt", "FinishedAt"))
 
 
 def _reference(image: str) -> str:
@@ -290,7 +298,8 @@ def test_a_copy_is_what_the_same_options_give_on_the_new_image(
     check()
     assert bench.seen["refused"] * 10 <= bench.seen["copied"], f"too much is refused: {bench.seen}"
     if start:
-        assert bench.seen["started"] >= bench.seen["not started"], f"too little starts: {bench.seen}"
+        others = bench.seen["not started"] + bench.seen["unsettled"]
+        assert bench.seen["started"] >= 2 * others, f"too little runs: {bench.seen}"
 
 
 def _case(host: Json | None = None, **create: Any) -> Json:
