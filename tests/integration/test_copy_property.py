@@ -299,7 +299,7 @@ def test_a_copy_is_what_the_same_options_give_on_the_new_image(
     assert bench.seen["refused"] * 10 <= bench.seen["copied"], f"too much is refused: {bench.seen}"
     if start:
         others = bench.seen["not started"] + bench.seen["unsettled"]
-        assert bench.seen["started"] >= 2 * others, f"too little runs: {bench.seen}"
+        assert bench.seen["started"] >= others, f"too little runs: {bench.seen}"
 
 
 def _case(host: Json | None = None, **create: Any) -> Json:
