@@ -222,7 +222,9 @@ class Swap:
     def _must_be_ready(self) -> bool:
         """A dependent that was no good before is not asked to be good now."""
         state = self._old["State"]
-        was_well = not state.get("Restarting") and (state.get("Health") or {}).get("Status") != "unhealthy"
+        # A crash loop may have been met in the middle of a run: then only the count tells it.
+        has_crashed = state.get("Restarting") or self._old.get("RestartCount")
+        was_well = not has_crashed and (state.get("Health") or {}).get("Status") != "unhealthy"
         return not self.plan.follows or was_well
 
     async def _wait_until_ready(self) -> None:
