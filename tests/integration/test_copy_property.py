@@ -21,11 +21,11 @@ from hypothesis import HealthCheck, Phase, assume, given, note, seed, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from lookout.engine import Engine
-from lookout.errors import EngineError
+from lookout.errors import EngineError, EngineUnavailable
 from testbed.engine import PrivateEngine
 from testbed.images import make_image
 from tests.integration.create_options import FILES, GONE, IMAGES, NETWORKS, SOURCE, TARGET, Json, draws
-from tests.integration.deploys import clone, mistold
+from tests.integration.deploys import Clone, clone, mistold
 from tests.integration.oracle import Case, differences, drifted, unfounded, unlike
 
 pytestmark = [pytest.mark.engine, pytest.mark.newest]
@@ -77,18 +77,18 @@ class Bench:
             inspect = await self.engine.container(source)
 
             case = await self._case(asked, inspect, old, new, twin)
-            copy = await clone(self.engine, source, _reference(new))
+            copy = await self._clone(source, _reference(new))
             found = [f"copy: {problem}" for problem in differences(copy.inspect, case)]
             found += [f"model: {problem}" for problem in unfounded(case)]
             found += [f"plan: {field}: {values}" for field, values in mistold(copy, inspect).items()]
             await self.engine.remove(copy.id, volumes=True)
 
-            again = await clone(self.engine, source, _reference(old))
+            again = await self._clone(source, _reference(old))
             case = await self._case(asked, inspect, old, old, same)
             found += [f"same image: {problem}" for problem in differences(again.inspect, case)]
 
-            second = await clone(self.engine, again.id, _reference(old))
-            third = await clone(self.engine, second.id, _reference(old))
+            second = await self._clone(again.id, _reference(old))
+            third = await self._clone(second.id, _reference(old))
             requests = [again.request, second.request, third.request]
             found += [f"drift: {problem}" for problem in drifted(requests, await self.engine.networks())]
             found += [f"third copy: {problem}" for problem in unlike(again.inspect, third.inspect)]
@@ -97,6 +97,17 @@ class Bench:
                 self.seen["unsettled"] += 1
                 return []
         return found
+
+    async def _clone(self, container: str, reference: str) -> Clone:
+        """The copy of a container; raises Refused where its mounts can never be made, so that it cannot run."""
+        try:
+            return await clone(self.engine, container, reference)
+        except (EngineError, EngineUnavailable):
+            try:
+                await self.engine.stat(container, "/bin")
+            except (EngineError, EngineUnavailable) as exc:
+                raise Refused(str(exc)) from exc
+            raise
 
     async def _trio(self, asked: Json, name: str) -> tuple[str, str, str]:
         """The container, the same on the new image, and the same again that never runs."""
@@ -441,3 +452,8 @@ def test_the_oracle_passes_a_container_that_was_asked_for_again(bench: Bench, ru
         return {**asked["create"], "Image": reference}
 
     assert not runner.run(bench.naive_problems(asked, same))
+
+
+def test_a_file_that_is_not_there_is_no_failure_of_the_engine(bench: Bench, runner: asyncio.Runner) -> None:
+    assert runner.run(bench.engine.stat(SOURCE, "/bin"))
+    assert runner.run(bench.engine.stat(SOURCE, "/nowhere")) is None
