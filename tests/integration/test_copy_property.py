@@ -114,8 +114,10 @@ class Bench:
         old, new = asked["images"]
         gone = None
         if GONE in json.dumps(asked):
-            volumes = {"Binds": ["/gone", f"{GONE}:/b", f"{self._names['$HOST']}/two:/c:ro"]}
-            gone = await self._make({"create": {"HostConfig": volumes}}, GONE, "bare")
+            # Not as a bind: of one that is a path alone, 28.5 cannot start who takes volumes from it.
+            host = {"Binds": [f"{GONE}:/b", f"{self._names['$HOST']}/two:/c:ro"]}
+            options = {"Volumes": {"/gone": {}}, "HostConfig": host}
+            gone = await self._make({"create": options}, GONE, "bare")
         source = await self._make(asked, name, old)
         twin = await self._make(asked, f"{name}-twin", new)
         same = await self._make(asked, f"{name}-same", old) if asked["start"] else source
