@@ -49,8 +49,8 @@ class Undo:
     async def run(self, *, in_a_hurry: bool = False) -> None:
         """Bring the old container back; raises RollbackFailed, and keeps the new one, if it can't.
 
-        In a hurry nothing is asked politely, and to have the old one running comes first. Cancelled,
-        it begins again in a hurry, and lets the cancellation pass when the old one runs.
+        In a hurry nothing is asked politely. Cancelled, it begins again in a hurry, and lets the
+        cancellation pass when the old one runs.
         """
         try:
             if in_a_hurry:
@@ -95,11 +95,9 @@ class Undo:
         self._new = await self._find_new()
         if await self._is_gone():
             return await self._remove_new()
-        names = (self._put_new_aside, self._name_old_again, self._give_policy_back)
         steps: tuple[Step, ...] = (
-            (self._stop_new, self._revive_old, *names)
-            if self._in_a_hurry
-            else (self._stop_new, self._keep_log, *names, self._revive_old)
+            *((self._stop_new,) if self._in_a_hurry else (self._stop_new, self._keep_log)),
+            *(self._put_new_aside, self._name_old_again, self._give_policy_back, self._revive_old),
         )
         await self._each(steps)
         await self._remove_new()
@@ -151,7 +149,7 @@ class Undo:
     async def _put_new_aside(self) -> None:
         if self._new:
             with self._new_may_be_gone():
-                await rename(self._engine, self._new["Id"], self._plan.new_name)
+                await insist(rename, self._engine, self._new["Id"], self._plan.new_name)
 
     @contextmanager
     def _new_may_be_gone(self) -> Iterator[None]:
@@ -162,7 +160,7 @@ class Undo:
             self._new = None
 
     async def _name_old_again(self) -> None:
-        await rename(self._engine, self._old_id, self._name)
+        await insist(rename, self._engine, self._old_id, self._name)
 
     async def _give_policy_back(self) -> None:
         wanted = self._old["HostConfig"].get("RestartPolicy") or {}
@@ -206,9 +204,17 @@ class Undo:
 
 
 async def rename(engine: Engine, container: str, name: str) -> None:
-    """Give a container this name, unless it has it already."""
-    if name_of(await engine.container(container)) != name:
+    """Give a container this name, unless it has it already; raises NotFound only where there is none.
+
+    Of one that is just crashing an engine says 404 as well, and means its network.
+    """
+    if name_of(await engine.container(container)) == name:
+        return
+    try:
         await unbroken(engine.rename(container, name))
+    except NotFound as exc:
+        await engine.container(container)
+        raise EngineError(exc.call, exc.status, exc.message) from exc
 
 
 async def insist(step: Callable[..., Awaitable[None]], *args: object, **kwargs: object) -> None:

@@ -440,7 +440,7 @@ async def test_case_46_a_crash_looping_container_has_its_policy_again_after_a_ro
     engine: PrivateEngine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Then it is started first, and so may be in the middle of a crash when its policy is set."""
+    """The engine may refuse to set its policy for a moment, if it is in the middle of a crash."""
     name = make_container(app_image("1", changes=BAD), "api", "--restart=always")
     old, two = inspect(name), app_image("2")
     await until(lambda: inspect(name)["State"]["Restarting"])
