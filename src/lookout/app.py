@@ -14,6 +14,7 @@ from lookout.deployer import Deployer
 from lookout.dispatcher import Dispatcher
 from lookout.engine import Credentials, Engine
 from lookout.errors import EngineError, EngineUnavailable, Interrupted
+from lookout.identity import own_id
 from lookout.leases import Leases
 from lookout.model import Delivery, ImageRef
 from lookout.planner import Planner
@@ -23,7 +24,6 @@ from lookout.receiver import Receiver
 from lookout.settings import EngineSettings, Settings
 from lookout.settler import Settler
 from lookout.sqs import Queue
-from lookout.targets import own_id
 from lookout.unbroken import unless
 
 UNDO_SHARE = 0.4  # of the grace is kept for undoing a swap that does not end in time
@@ -135,9 +135,12 @@ async def _serve(
         own_id=own_id(),
         require_label=settings.require_label,
         stopping=stopping,
+        parallelism=settings.update_parallelism,
         engine_patience=pace.engine_patience,
         repair_every=pace.repair_every,
     )
+    undo_time = min(LONGEST_UNDO, settings.stop_grace_seconds * UNDO_SHARE)
+    await unless(stopping, deploying.recover(), within=undo_time)
     dispatcher = Dispatcher(inbox, deploying.deploy, in_flight, ending)
     renewing = asyncio.create_task(in_flight.run(), name="leases")
     dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
@@ -149,7 +152,6 @@ async def _serve(
     stopping.set()
     log.info("stopping", grace_seconds=settings.stop_grace_seconds)
     dispatching.cancel()
-    undo_time = min(LONGEST_UNDO, settings.stop_grace_seconds * UNDO_SHARE)
     await asyncio.gather(
         _end_poll(polling, settings.stop_grace_seconds),
         dispatcher.stop(grace=settings.stop_grace_seconds - undo_time, undo_time=undo_time),

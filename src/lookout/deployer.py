@@ -1,9 +1,8 @@
 """The recipe of a deploy: find the containers, pull the image, plan, replace each or none."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from weakref import WeakValueDictionary
+import uuid
+from collections.abc import Sequence
 
 import structlog
 from tenacity import (
@@ -20,22 +19,29 @@ from lookout.errors import (
     EngineError,
     EngineUnavailable,
     Interrupted,
+    NameTaken,
     PullFailed,
     RollbackFailed,
     RolledBack,
     SwapRefused,
 )
+from lookout.identity import identity
+from lookout.locks import Locks
 from lookout.model import DeployRequest, Json, Outcome, Report
 from lookout.plan import DeployPlan, Plan
 from lookout.planner import Planner
 from lookout.puller import Puller
+from lookout.ready import Monitor, has_crashed
+from lookout.recovery import Recovery
 from lookout.rollout import Rollout
+from lookout.successor import Signature, Successor, discard
 from lookout.swap import Swap
-from lookout.targets import Target, identity
-from lookout.unbroken import unless
+from lookout.targets import Target
+from lookout.unbroken import ended, unbroken, unless
 
 ENGINE_PATIENCE = 60.0  # seconds that a deploy waits for an engine that is away before it fails
-REPAIR_EVERY = 30.0  # seconds between two tries to bring an old container back
+REPAIR_EVERY = 30.0  # seconds between two tries to end what was found half done
+UNDO_TIME = 5.0  # seconds: an undo in a hurry needs no more
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,20 +59,34 @@ class Deployer:
         own_id: str | None,
         require_label: bool,
         stopping: asyncio.Event,
+        parallelism: int = 1,
         engine_patience: float = ENGINE_PATIENCE,
         repair_every: float = REPAIR_EVERY,
     ) -> None:
+        """So many independent containers of a deploy are replaced at a time as `parallelism` says; 0: all."""
         self._engine = engine
         self._puller = puller
         self._deploy_time = deploy_time
         self._monitor = monitor
         self._identity = identity(own_id)
-        self._planner = Planner(engine, own_id=own_id, require_label=require_label, by=self._identity)
+        self._planner = Planner(engine, own_id=own_id, require_label=require_label)
         self._stopping = stopping
+        self._parallelism = parallelism
         self._engine_patience = engine_patience
         self._repair_every = repair_every
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._repairs: set[asyncio.Task[None]] = set()
+        self._locks = Locks(stopping)
+        self._recovery = Recovery(engine, self._locks, by=self._identity)
+        self._repairing: asyncio.Task[None] | None = None
+
+    async def recover(self) -> None:
+        """End what a Lookout before this one has left half done, now or later in the background."""
+        try:
+            done = await self._recovery.run()
+        except (EngineError, EngineUnavailable) as exc:
+            log.warning("cannot look for interrupted swaps", error=str(exc))
+            done = False
+        if not done:
+            self._repair()
 
     async def deploy(self, request: DeployRequest) -> Report:
         """Bring every running container of the image to the requested tag, or leave all as they were.
@@ -82,14 +102,16 @@ class Deployer:
         except CopyRefused as exc:
             return Report(Outcome.FAILED, str(exc))
         except SwapRefused as exc:
-            return Report(Outcome.FAILED, str(exc), transient=exc.transient)
+            return Report(Outcome.FAILED, str(exc), transient=exc.transient, log_tail=exc.log_tail)
         except RolledBack as exc:
-            return Report(Outcome.ROLLED_BACK, str(exc))
+            return Report(Outcome.ROLLED_BACK, str(exc), log_tail=exc.log_tail)
         except RollbackFailed as exc:
-            return Report(Outcome.ROLLBACK_FAILED, str(exc))
+            return Report(Outcome.ROLLBACK_FAILED, str(exc), log_tail=exc.log_tail)
 
     async def _deploy(self, request: DeployRequest) -> Report:
         targets = await unless(self._stopping, self._engine_back(request))
+        await self._recovery.clear_way(request.image.name, {target.name for target in targets})
+        targets = await self._planner.find(request.image.name)
         if report := self._planner.idle(targets):
             return report
         image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
@@ -116,25 +138,23 @@ class Deployer:
     async def _replace_all(self, request: DeployRequest, image: Json) -> Report:
         """Look again under the locks: during the pull, containers may have come, gone or been replaced."""
         names: set[str] = set()
+        has_met_another = False
         while True:
-            async with self._locked(sorted(names)):
+            async with self._locks.held(names):
                 targets = await self._planner.find(request.image.name)
                 if report := self._planner.idle(targets):
                     return report
                 plan = await self._planner.plan(targets, request.image, image)
                 if plan.names <= names:
-                    return await self._carry_out(plan, request)
+                    try:
+                        return await self._carry_out(plan, request)
+                    except NameTaken as exc:
+                        if has_met_another:
+                            raise SwapRefused(str(exc), transient=True) from exc
+                        has_met_another = True
             names |= plan.names
-
-    @asynccontextmanager
-    async def _locked(self, names: list[str]) -> AsyncIterator[None]:
-        """The locks of these containers, taken in sorted order so that no two deploys wait in a ring."""
-        async with AsyncExitStack() as stack:
-            for name in names:
-                lock = self._locks.setdefault(name, asyncio.Lock())
-                await unless(self._stopping, lock.acquire())
-                stack.callback(lock.release)
-            yield
+            if has_met_another:
+                await self._recovery.clear_way(request.image.name, names)
 
     async def _carry_out(self, plan: DeployPlan, request: DeployRequest) -> Report:
         for name, reason in plan.left_alone:
@@ -144,60 +164,81 @@ class Deployer:
         for one in plan.plans:
             for remark in one.remarks:
                 log.info("remark", container=one.name, remark=remark)
-        rollout = Rollout(
-            [[self._swap(one, request) for one in group] for group in plan.groups],
-            stopping=self._stopping,
-            repair=self._repair,
-        )
-        replaced = await rollout.run()
-        if len(replaced) < len(plan.names):
+        signature = Signature(by=self._identity, deploy=uuid.uuid4().hex)
+        groups = await self._prepare(plan, request, signature)
+        if self._stopping.is_set():
+            await self._discard(signature.deploy)
             raise Interrupted
-        return Report(Outcome.DEPLOYED, containers=_names(replaced))
+        rollout = Rollout(groups, parallelism=self._parallelism)
+        try:
+            await rollout.run()
+        finally:
+            if not rollout.is_ended:
+                self._repair()
+        # Those of the image first, then those that had to follow them.
+        ordered = sorted(plan.plans, key=lambda one: bool(one.follows))
+        return Report(Outcome.DEPLOYED, containers=tuple(one.name for one in ordered))
 
-    def _swap(self, plan: Plan, request: DeployRequest) -> Swap:
-        return Swap(
-            self._engine,
-            plan,
-            by=self._identity,
-            monitor=self._monitor,
+    async def _prepare(
+        self, plan: DeployPlan, request: DeployRequest, signature: Signature
+    ) -> list[list[Swap]]:
+        """Make every new container before the first old one is stopped: what is refused costs nothing."""
+        try:
+            return [await self._prepare_group(group, request, signature) for group in plan.groups]
+        except BaseException:
+            await unbroken(self._discard(signature.deploy))
+            raise
+
+    async def _discard(self, deploy: str) -> None:
+        try:
+            await discard(self._engine, deploy)
+        except (EngineError, EngineUnavailable) as exc:
+            log.warning("the new containers could not be removed yet", error=str(exc))
+            self._repair()
+
+    async def _prepare_group(
+        self, group: Sequence[Plan], request: DeployRequest, signature: Signature
+    ) -> list[Swap]:
+        swaps: list[Swap] = []
+        new_ids: dict[str, str] = {}
+        for plan in group:
+            monitor = self._monitor_of(plan, request)
+            pair = await Successor(self._engine, plan, signature, monitor).create(new_ids)
+            new_ids[plan.new_name] = pair.new_id
+            swaps.append(Swap(self._engine, pair, monitor))
+        return swaps
+
+    def _monitor_of(self, plan: Plan, request: DeployRequest) -> Monitor:
+        """What is asked of a new container: of a dependent that was no good before, nothing."""
+        state = plan.container["State"]
+        was_bad = has_crashed(plan.container) or (state.get("Health") or {}).get("Status") == "unhealthy"
+        return Monitor(
+            seconds=self._monitor if plan.monitor_seconds is None else plan.monitor_seconds,
             deploy_time=self._time(request),
+            may_end=bool(plan.follows),
+            may_fail=bool(plan.follows) and was_bad,
         )
 
     # Repair
 
-    def _repair(self, swap: Swap) -> None:
-        """Go on trying to bring the old container back, besides the deploys that follow."""
-        task = asyncio.create_task(self._keep_undoing(swap), name=f"repair {swap.name}")
-        self._repairs.add(task)
-        task.add_done_callback(self._repairs.discard)
+    def _repair(self) -> None:
+        """Go on with what is half done, besides the deploys that follow."""
+        if self._repairing is None or self._repairing.done():
+            self._repairing = asyncio.create_task(self._keep_repairing(), name="repair")
 
-    async def _keep_undoing(self, swap: Swap) -> None:
-        while True:
+    async def _keep_repairing(self) -> None:
+        done = False
+        while not done:
             await asyncio.sleep(self._repair_every)
             try:
-                async with self._locked([swap.name]):
-                    await swap.undo()
-            except EngineUnavailable as exc:
-                log.warning("the engine is away", container=swap.name, error=str(exc))
-            except RollbackFailed as exc:
-                log.error(
-                    "still not back",
-                    error=str(exc),
-                    next=f"tried again in {self._repair_every:.0f} s",
-                )
-            else:
-                return
+                done = await self._recovery.run()
+            except (EngineError, EngineUnavailable) as exc:
+                log.warning("cannot look for interrupted swaps", error=str(exc))
 
     async def close(self) -> None:
         """End what still goes on beside the deploys."""
-        for task in self._repairs:
-            task.cancel()
-        await asyncio.gather(*self._repairs, return_exceptions=True)
-
-
-def _names(replaced: list[Swap]) -> tuple[str, ...]:
-    """Those of the image first, then those that had to follow them."""
-    return tuple(swap.name for swap in sorted(replaced, key=lambda swap: bool(swap.plan.follows)))
+        if self._repairing:
+            await ended(self._repairing, within=UNDO_TIME)
 
 
 def _note_retry(state: RetryCallState) -> None:

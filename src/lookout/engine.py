@@ -3,13 +3,14 @@
 Reference: Docker Engine API v1.41 to v1.51.
 """
 
+import asyncio
 import base64
 import json
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,19 @@ ENGINE_STOP_TIMEOUT = 10  # seconds: the engine's default where the container ha
 SILENCE = 120.0  # seconds without a line of progress after which a pull is given up
 
 LOG_TAIL = 8192  # bytes of a container's log that are kept
+#: After these the state of a container may be another one.
+STATE_EVENTS = [
+    "start",
+    "die",
+    "oom",
+    "stop",
+    "kill",
+    "pause",
+    "unpause",
+    "rename",
+    "destroy",
+    "health_status",
+]
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -114,6 +128,10 @@ class Engine:
         filters = {"label": labels} if labels else {}
         params = {"all": str(every).lower(), "filters": json.dumps(filters)}
         return [c["Id"] for c in await self._get_list("list containers", "containers/json", params=params)]
+
+    async def listed(self) -> list[Json]:
+        """All containers, also those that do not run, as the engine lists them: with state and labels."""
+        return await self._get_list("list containers", "containers/json", params={"all": "true"})
 
     async def networks(self) -> dict[str, str]:
         """Names of all networks, by id."""
@@ -245,6 +263,22 @@ class Engine:
             raw = await response.read()
         tty = (await self.container(container))["Config"].get("Tty")
         return (raw if tty else b"".join(frames(raw)))[-LOG_TAIL:].decode(errors="replace")
+
+    @asynccontextmanager
+    async def changes_of_state(self, container: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
+        """A function that waits for the next event in the life of a container, so many seconds at most."""
+        filters = {"type": ["container"], "container": [container], "event": STATE_EVENTS}
+        async with self._request(
+            f"watch {container}", "GET", "events", params={"filters": json.dumps(filters)}, timeout=None
+        ) as response:
+
+            async def changed(seconds: float) -> None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        if not await response.content.readany():
+                            raise EngineUnavailable(f"watch {container}", "it has stopped to tell")
+
+            yield changed
 
     async def tag(self, source: str, image: ImageRef) -> None:
         await self._post(

@@ -100,16 +100,45 @@ class NotReady(LookoutError):
     """The new container did not start, died, or did not become healthy."""
 
 
-class SwapRefused(LookoutError):
-    """The swap ended before anything was stopped; what it had made is removed."""
+@dataclass
+class NameTaken(LookoutError):
+    """The temporary name of a new container is in use: another swap of the same container is under way."""
 
-    def __init__(self, message: str, *, transient: bool) -> None:
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} exists; is another Lookout at work on this engine? If not, remove it by hand"
+
+
+@dataclass
+class Stuck(LookoutError):
+    """A swap cannot go on, nor back: the engine goes on refusing a step."""
+
+    container: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.container}: {self.message}"
+
+
+class SwapRefused(LookoutError):
+    """The swap did not come about, and no image is to blame; the old container runs, or runs again."""
+
+    def __init__(self, message: str, *, transient: bool, log_tail: str = "") -> None:
         super().__init__(message)
         self.transient = transient
+        self.log_tail = log_tail  # of the new container
 
 
+@dataclass
 class RolledBack(LookoutError):
     """The new container was not good; the old one runs again."""
+
+    message: str
+    log_tail: str = ""  # of the new container
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass
@@ -118,12 +147,11 @@ class RollbackFailed(LookoutError):
 
     container: str
     message: str
+    command: str  # that may help, for a person
+    log_tail: str = ""  # of the new container
 
     def __str__(self) -> str:
-        return (
-            f"{self.container} could not be brought back: {self.message}; "
-            f"start it by hand: docker start {self.container}"
-        )
+        return f"{self.container} could not be brought back: {self.message}; start it by hand: {self.command}"
 
 
 class QueueError(LookoutError):

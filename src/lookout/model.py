@@ -153,5 +153,6 @@ class Report:
     outcome: Outcome
     reason: str = ""
     containers: tuple[str, ...] = ()
+    log_tail: str = ""  # of a new container that was no good
     transient: bool = False  # a failure whose cause may pass by itself
     retry_after: float | None = None  # seconds, where the usual backoff does not fit

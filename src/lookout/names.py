@@ -19,6 +19,16 @@ IMAGE = PREFIX + "image"
 FILES = PREFIX + "files"
 #: Who is doing the swap.
 BY = PREFIX + "by"
+#: The id of the deploy: all its containers are replaced, or none.
+DEPLOY = PREFIX + "deploy"
+#: Whether the old container ran: `true` or `false`.
+SERVES = PREFIX + "serves"
+#: What is asked of this container before it counts as ready, as JSON.
+MONITOR = PREFIX + "monitor"
+#: Full id of the container that served, where the one to go back to is its stand-in.
+LIVE = PREFIX + "live"
+#: Of a stand-in: full id of the container that it stands in for.
+ROLLBACK_FOR = PREFIX + "rollback-for"
 
 STOP_FIRST = "stop-first"
 
@@ -52,6 +62,11 @@ def new_name(name: str, old_id: str) -> str:
 def old_name(name: str, old_id: str) -> str:
     """The name of the old container from the moment it gives its own away."""
     return f"{name}.lookout-old.{short_id(old_id)}"
+
+
+def standin_name(name: str, old_id: str) -> str:
+    """The name of the stand-in for a container that is removed when it stops, until that may stop."""
+    return f"{name}.lookout-rb.{short_id(old_id)}"
 
 
 def is_leftover_name(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Half a swap is no place to give up because the engine is away for a while."""
 
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -8,7 +9,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from lookout.errors import EngineUnavailable
 
-LONGEST_WAIT = 30.0  # seconds between two tries
+LONGEST_WAIT = 2.0  # seconds between two tries: a service may be down meanwhile
+LOG_EVERY = 30.0  # seconds between two lines that say so
 
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
@@ -20,6 +22,7 @@ class Patience:
     def __init__(self, log: BoundLogger) -> None:
         self._log = log
         self.was_needed = False
+        self._noted = -LOG_EVERY
 
     async def __call__(
         self,
@@ -36,9 +39,11 @@ class Patience:
 
     def _note_absence(self, state: RetryCallState) -> None:
         self.was_needed = True
+        if time.monotonic() - self._noted < LOG_EVERY:
+            return
+        self._noted = time.monotonic()
         error = state.outcome.exception() if state.outcome else None
         self._log.warning(
             "the engine is away in the middle of a swap; going on when it is back",
             error=str(error),
-            seconds=round(state.upcoming_sleep, 1),
         )

@@ -47,6 +47,14 @@ class Plan:
     remarks: tuple[str, ...]  # what could not be decided, and what will be different
     #: Names of the containers because of which it is recreated, on its own image; none for a target.
     follows: tuple[str, ...] = ()
+    #: The same on the old image, where the engine removes the old container when it stops: the way back.
+    standin: "Plan | None" = None
+    monitor_seconds: float | None = None  # what the container's label asks for
+
+    @property
+    def policy(self) -> Json:
+        """Its restart policy."""
+        return self.container["HostConfig"].get("RestartPolicy") or {"Name": "no"}
 
     @property
     def old_id(self) -> str:
@@ -60,9 +68,13 @@ class Plan:
 
     @property
     def shares_namespace(self) -> bool:
-        """Whether it lives in a namespace of another container."""
-        host = self.container["HostConfig"]
-        return any(str(host.get(mode)).startswith("container:") for mode in NAMESPACES)
+        return shares_namespace(self.container)
+
+
+def shares_namespace(container: Json) -> bool:
+    """Whether an inspected container lives in a namespace of another one."""
+    host = container["HostConfig"]
+    return any(str(host.get(mode)).startswith("container:") for mode in NAMESPACES)
 
 
 #: Containers that must be replaced together, each after those that it depends on.

@@ -12,15 +12,20 @@ from lookout.errors import CopyRefused, NotFound, SwapRefused
 from lookout.layers import Layer, candidates
 from lookout.model import ImageName, ImageRef, Json, Outcome, Report
 from lookout.mounts import sources
-from lookout.names import REPLACES, name_of, reference_of
+from lookout.names import REPLACES, name_of, reference_of, standin_name
 from lookout.plan import DeployPlan, Group, Plan
+from lookout.ready import own_monitor_seconds
 from lookout.recreate import recreate
 from lookout.surroundings import Surroundings
-from lookout.swap import is_abandoned
 from lookout.targets import Target, created_from_id, match, switch, why_left_alone
 
 #: Of a container: `false` refuses a deploy for which containers that depend on it would be recreated.
 RECREATE_DEPENDENTS = "lookout.recreate-dependents"
+
+REMOVED_BY_STOP = (
+    "it was run with --rm, so its stop removes it: a stand-in on the old image is made before, which has its "
+    "settings and volumes, but not the files of its own layer"
+)
 
 #: States of containers that the engine is getting rid of.
 BEYOND_HELP = ("dead", "removing")
@@ -31,11 +36,9 @@ log = structlog.stdlib.get_logger(__name__)
 class Planner:
     """Reads, and changes nothing."""
 
-    def __init__(self, engine: Engine, *, own_id: str | None, require_label: bool, by: str = "") -> None:
-        """`by` is who will carry the plans out; nobody if it is empty."""
+    def __init__(self, engine: Engine, *, own_id: str | None, require_label: bool) -> None:
         self._engine = engine
         self._own_id = own_id
-        self._by = by
         self._require_label = require_label
 
     async def find(self, name: ImageName) -> list[Target]:
@@ -60,13 +63,12 @@ class Planner:
 
         `inspected` is that image, or None where the engine does not have it yet: then the plan leaves out
         what comes from it. Raises CopyRefused where one of them cannot be replaced faithfully, and
-        SwapRefused where another Lookout is at work with one of them: then none may be replaced.
+        SwapRefused where a swap of one of them has not ended: then none may be replaced.
         """
         managed = [target for target in targets if not target.left_alone]
+        await self._check_in_progress(managed)
         stale = {t.id: t for t in managed if not (inspected and t.runs(image, inspected["Id"]))}
         everyone = await self._inspect(await self._engine.containers(every=True)) if stale else []
-        for target in stale.values():
-            self._check_in_progress(target.container, everyone)
         around = await self._surroundings(everyone)
         followers = [container for container in everyone if not self._is_past_help(container)]
         grouped = groups([target.container for target in stale.values()], followers)
@@ -108,11 +110,10 @@ class Planner:
         )
 
     def _left_alone(self, container: Json) -> str:
-        return why_left_alone(container, self._own_id, self._require_label) or (
-            "was started with --rm, and to stop it would delete it for good"
-            if container["HostConfig"].get("AutoRemove")
-            else ""
-        )
+        if why := why_left_alone(container, self._own_id, self._require_label):
+            return why
+        stays = _is_stopped(container) and container["HostConfig"].get("AutoRemove")
+        return "was made with --rm and does not run" if stays else ""
 
     def _is_past_help(self, container: Json) -> bool:
         """Whether it cannot follow what it depends on. One that is stopped loses nothing right now."""
@@ -173,14 +174,13 @@ class Planner:
                         f"{plan.name} needs {around.containers[needed]} to start, which does not run; start that first"
                     )
 
-    def _check_in_progress(self, container: Json, everyone: Sequence[Json]) -> None:
-        """A new container is another Lookout's until that has removed the old one, or can be no more."""
-        replaced = (container["Config"].get("Labels") or {}).get(REPLACES)
-        for old in everyone:
-            if old["Id"] == replaced and not is_abandoned(container, old, by=self._by):
+    async def _check_in_progress(self, targets: Sequence[Target]) -> None:
+        """A new container counts for nothing until the old one is removed."""
+        everyone = {container["Id"] for container in await self._engine.listed()} if targets else set()
+        for target in targets:
+            if (target.container["Config"].get("Labels") or {}).get(REPLACES) in everyone:
                 raise SwapRefused(
-                    f"{name_of(container)} is being put in the place of {name_of(old)} right now; is another "
-                    f"Lookout at work on this engine? If not, remove {name_of(old)} by hand",
+                    f"{target.name} is being replaced right now; is another Lookout at work on this engine?",
                     transient=True,
                 )
 
@@ -193,6 +193,11 @@ class Planner:
             raise CopyRefused(
                 f"{name_of(container)} is needed by {needed_by}, and its label {RECREATE_DEPENDENTS} "
                 "forbids to recreate what depends on it"
+            )
+        if dependents and container["HostConfig"].get("AutoRemove"):
+            raise CopyRefused(
+                f"{name_of(container)} was run with --rm, and could not be brought back for "
+                f"{', '.join(map(name_of, dependents))}, which needs it; run it without --rm"
             )
 
     async def _own_image(self, container: Json) -> tuple[str, Json]:
@@ -216,15 +221,14 @@ class Planner:
 
     async def _plan(self, container: Json, reference: str, image: Json | None, around: Surroundings) -> Plan:
         old_image = await self._old_image(container)
-        plan = recreate(
-            container,
-            old_image,
-            image or old_image,
-            reference,
-            await self._engine.api(),
-            around,
-            await self._layer(container),
-        )
+        api, layer = await self._engine.api(), await self._layer(container)
+        plan = recreate(container, old_image, image or old_image, reference, api, around, layer)
+        if container["HostConfig"].get("AutoRemove"):
+            before = replace(around, successors={})  # it comes back to what the old one depended on
+            same = recreate(container, old_image, old_image, container["Image"], api, before, layer)
+            standin = replace(same, new_name=standin_name(plan.name, plan.old_id))
+            plan = replace(plan, standin=standin, remarks=(*plan.remarks, REMOVED_BY_STOP))
+        plan = replace(plan, monitor_seconds=own_monitor_seconds(container))
         return plan if image else replace(plan, image_id="")
 
     async def _layer(self, container: Json) -> Layer:

@@ -1,137 +1,197 @@
-"""All containers of a deploy, group by group: all of them run the new image in the end, or none does."""
+"""All swaps of a deploy: every container runs the new image in the end, or none does.
+
+After a crash the same is done with what is found: finished if all have taken over, else undone.
+"""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from itertools import chain
+from typing import Any
 
-from lookout.errors import RollbackFailed
-from lookout.names import old_name
-from lookout.plan import Group
-from lookout.swap import Swap, stop_steps, take_over_steps
+from lookout.errors import NotReady, RollbackFailed, RolledBack, Stuck, SwapRefused
+from lookout.names import old_name, standin_name
+from lookout.plan import Group, Plan
+from lookout.steps import EFFECTS, Goal, Sight, Step, walk
+from lookout.swap import Swap, expected, mark_of
+from lookout.unbroken import unbroken
 
 
 class Rollout:
-    """Prepares every swap before the first container is stopped, then takes one group after the other.
+    """Takes the swaps of a deploy to their goals.
 
-    Within a group each container is replaced after those that it depends on. Those that share a
-    namespace of another are stopped before it, while their network still works.
+    Containers that depend on each other are one group. Within it each is replaced after those that it
+    depends on; those that share a namespace of another are stopped before it, while their network
+    still works. So many groups are replaced at a time as `parallelism` says, all if it is 0.
     """
 
-    def __init__(
-        self,
-        groups: Sequence[Sequence[Swap]],
-        *,
-        stopping: asyncio.Event,
-        repair: Callable[[Swap], None],
-    ) -> None:
+    def __init__(self, groups: Sequence[Sequence[Swap]], *, parallelism: int = 0) -> None:
         self._groups = groups
-        self._stopping = stopping
-        self._repair = repair
-        self._done: list[Swap] = []
-        self._current: list[Swap] = []
-        self._in_hand: Swap
+        self._swaps = [*chain.from_iterable(groups)]
+        self._slots = asyncio.Semaphore(parallelism or max(1, len(groups)))
+        self._failures: list[tuple[Swap, Exception]] = []
 
-    async def run(self) -> list[Swap]:
-        """Replace them and return those that were replaced: fewer than all only if `stopping` was set.
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing is left for a recovery."""
+        return all(swap.is_ended for swap in self._swaps)
 
-        Raises SwapRefused where nothing was stopped, or the engine and not the image was to blame,
-        RolledBack where an image was no good, and RollbackFailed where an old container does not run
-        again; `repair` is called with each of those. Cancelled, it undoes the group in hand and lets
-        the cancellation pass; groups that have proven themselves stay.
+    async def run(self) -> None:
+        """Replace all, and remove the old containers when every new one is ready.
+
+        Raises RolledBack where an image was no good, SwapRefused where it was the engine, and
+        RollbackFailed where an old container does not run again. Cancelled, it undoes all in a hurry
+        and lets the cancellation pass.
         """
-        await self._prepare()
         try:
             await self._replace_all()
         except asyncio.CancelledError:
-            try:
-                await self._undo(in_a_hurry=True)
-            finally:
-                await self._commit()
+            await self._undo_in_a_hurry()
             raise
-        finally:
-            await self._discard_untouched()
-        await self._commit()
-        return self._done
+        except Exception as cause:
+            raise await self._bring_back() from cause
+        await unbroken(self.commit())
 
-    async def _prepare(self) -> None:
-        """What is refused costs nothing: at this point every old container still runs."""
+    async def finish(self) -> None:
+        """Watch what has taken over before a crash, then remove the old ones; or bring all back.
+
+        Raises NotReady if it did, and RollbackFailed if that did not work.
+        """
         try:
-            for group in self._groups:
-                new_ids: dict[str, str] = {}
-                for swap in group:
-                    await swap.prepare(new_ids)
-                    new_ids[swap.plan.new_name] = swap.new_id
-        except BaseException:
-            await self._discard_untouched()
+            await _all_or_first_failure(swap.to(Goal.REPLACED) for swap in self._swaps)
+        except (NotReady, Stuck):
+            await self.undo()
             raise
+        await self.commit()
+
+    async def undo(self) -> None:
+        """Bring every old container back; raises RollbackFailed after all have been tried.
+
+        What depends on others stops before them, and comes back after them. Nothing new is removed
+        before all that is old serves: it would be forgotten that the others must come back too.
+        Cancelled, it begins again in a hurry and lets the cancellation pass.
+        """
+        try:
+            await self._undo()
+        except asyncio.CancelledError:
+            await self._undo_in_a_hurry()
+            raise
+
+    async def _undo(self) -> None:
+        results = await asyncio.gather(*map(self._restore, self._groups), return_exceptions=True)
+        for problem in results:
+            if problem:
+                raise problem
+        for swap in self._swaps:
+            await swap.clear()
+
+    async def commit(self) -> None:
+        """Remove the old containers; their volumes stay."""
+        await asyncio.gather(*(swap.commit() for swap in self._swaps))
 
     async def _replace_all(self) -> None:
-        for group in self._groups:
-            if self._stopping.is_set():
-                return
-            self._current = [*group]
+        await _all_or_first_failure(map(self._replace_in_turn, self._groups))
+        if len(self._swaps) > 1:
+            await _all_or_first_failure(self._blaming(swap, swap.check_again()) for swap in self._swaps)
+
+    async def _replace_in_turn(self, group: Sequence[Swap]) -> None:
+        async with self._slots:
+            for swap in reversed(group):
+                if swap.shares_namespace:
+                    await self._blaming(swap, swap.to(Goal.STOPPED))
+            for swap in group:
+                await self._blaming(swap, swap.replace())
+
+    async def _blaming(self, swap: Swap, step: Coroutine[Any, Any, None]) -> None:
+        try:
+            await step
+        except Exception as exc:
+            self._failures.append((swap, exc))
+            raise
+
+    async def _restore(self, group: Sequence[Swap]) -> None:
+        for swap in reversed(group):
+            await swap.halt()
+        problem: RollbackFailed | None = None
+        for swap in group:
             try:
-                await self._replace(group)
-            except Exception as cause:
-                failed = self._in_hand
-                failed.note(cause)
-                self._current, self._done = self._current + self._done, []
-                await self._undo()
-                raise failed.verdict(cause) from cause
-            self._done += group
-            self._current = []
-
-    async def _replace(self, group: Sequence[Swap]) -> None:
-        for self._in_hand in reversed(group):
-            if self._in_hand.plan.shares_namespace:
-                await self._in_hand.stop()
-        for self._in_hand in group:
-            await self._in_hand.replace()
-
-    async def _undo(self, *, in_a_hurry: bool = False) -> None:
-        """Bring back all that is not done; raises the first RollbackFailed after all have been tried.
-
-        What depends on others goes before them and comes back after them.
-        """
-        if not in_a_hurry:
-            for swap in reversed(self._current):
-                await swap.retire()
-        problems: list[RollbackFailed] = []
-        for swap in self._current:
-            try:
-                await swap.undo(in_a_hurry=in_a_hurry)
+                await swap.restore()
             except RollbackFailed as exc:
-                self._repair(swap)
-                problems.append(exc)
-        if problems:
-            raise problems[0]
+                problem = problem or exc
+        if problem:
+            raise problem
 
-    async def _commit(self) -> None:
-        await asyncio.gather(*(swap.commit() for swap in self._done))
+    async def _bring_back(self) -> Exception:
+        """Undo all, and say why and who was to blame."""
+        failed, cause = self._failures[0]
+        tail = await failed.note(cause)
+        try:
+            await self.undo()
+        except RollbackFailed as exc:
+            exc.log_tail = tail
+            return exc
+        reason = f"{failed.name}: {cause}"
+        if not failed.was_tried or any(swap.engine_was_away for swap in self._swaps):
+            return SwapRefused(reason, transient=True, log_tail=tail)
+        return RolledBack(reason, tail)
 
-    async def _discard_untouched(self) -> None:
-        for swap in chain.from_iterable(self._groups):
-            await swap.discard()
+    async def _undo_in_a_hurry(self) -> None:
+        for swap in self._swaps:
+            swap.in_a_hurry = True
+        try:
+            await self._undo()
+        except asyncio.CancelledError:
+            for swap in self._swaps:
+                swap.note_end()
+            raise
+
+
+async def _all_or_first_failure(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Take all of them side by side; the first that fails cuts the others short."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for step in steps:
+                tasks.create_task(step)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def steps(groups: Sequence[Group]) -> Iterator[str]:
     """What `Rollout` does if all goes well, one call of the engine or one wait a line."""
     for plan in chain.from_iterable(groups):
-        yield f"create {plan.new_name} from {plan.image}"
-        yield from (f"disconnect {plan.new_name} from network {name}" for name in plan.disconnect)
-        yield from (f"connect {plan.new_name} to network {name}" for name, _ in plan.connect)
-        yield from (f"copy {path} from {plan.name} to {plan.new_name}" for path in plan.archives)
-        yield f"inspect {plan.new_name}, and hold it against this plan"
+        yield from _creation(plan.standin) if plan.standin else ()
+        yield from _creation(plan)
     for group in groups:
-        yield from _group_steps(group)
-    yield from (f"remove {old_name(plan.name, plan.old_id)}" for plan in chain.from_iterable(groups))
+        sights = {plan.name: expected(plan) for plan in group}
+        for plan in reversed(group):
+            if plan.shares_namespace:
+                yield from _walk(plan, sights, Goal.STOPPED)
+        for plan in group:
+            yield from _walk(plan, sights, Goal.REPLACED)
+    for plan in chain.from_iterable(groups):
+        yield f"remove {old_name(plan.name, plan.old_id)}"
 
 
-def _group_steps(group: Group) -> Iterator[str]:
-    early = [plan for plan in reversed(group) if plan.shares_namespace]
-    for plan in early:
-        yield from stop_steps(plan)
-    for plan in group:
-        if plan not in early:
-            yield from stop_steps(plan)
-        yield from take_over_steps(plan)
+def _creation(plan: Plan) -> Iterator[str]:
+    yield f"create {plan.new_name} from {plan.image}"
+    yield from (f"disconnect {plan.new_name} from network {name}" for name in plan.disconnect)
+    yield from (f"connect {plan.new_name} to network {name}" for name, _ in plan.connect)
+    yield from (f"copy {path} from {plan.name} to {plan.new_name}" for path in plan.archives)
+    yield f"inspect {plan.new_name}, and hold it against this plan"
+
+
+def _walk(plan: Plan, sights: dict[str, Sight], goal: Goal) -> Iterator[str]:
+    """The steps of the table, with the names that a person can look for."""
+    aside = old_name(plan.name, plan.old_id)
+    words = {
+        Step.MARK: f"rename {standin_name(plan.name, plan.old_id)} to {aside}"
+        if plan.standin
+        else f"set the restart policy of {plan.name} to {mark_of(plan.policy)['Name']}",
+        Step.STOP: f"stop {plan.name}",
+        Step.SET_ASIDE: f"rename {plan.name} to {aside}",
+        Step.NAME_NEW: f"rename {plan.new_name} to {plan.name}",
+        Step.START: f"start {plan.name}",
+        Step.WATCH: f"wait until {plan.name} is ready, else undo all of this",
+    }
+    for step in walk([goal], sights[plan.name]):
+        sights[plan.name] = EFFECTS[step](sights[plan.name])
+        yield words[step]

@@ -115,6 +115,12 @@ class EngineSettings(BaseSettings):
         le=3600,
         description="How long a new container must run before the old one is removed.",
     )
+    update_parallelism: int = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="How many containers of an image are replaced at the same time; 0 is all of them.",
+    )
     require_label: Annotated[bool, BeforeValidator(_stripped)] = Field(
         False,
         description="Whether only containers labelled lookout.enable=true are replaced.",

@@ -1,11 +1,7 @@
 """Which containers a message means: pure decisions over inspected containers."""
 
-import os
 import re
-import socket
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from lookout.model import ImageName, ImageRef, Json, Reference
 from lookout.names import is_leftover_name, name_of, reference_of
@@ -15,11 +11,6 @@ ENABLE = "lookout.enable"
 _YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 SWARM_LABELS = ("com.docker.swarm.task.id", "com.docker.swarm.service.id")
-
-_STARTED = int(time.time())
-
-# Where the engine mounts files of a container's own folder, which carries its id.
-_OWN_MOUNT = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf) /etc/")
 
 
 @dataclass(frozen=True)
@@ -120,17 +111,3 @@ def switch(value: str) -> bool | None:
     """What the value of a label says: yes, no, or neither."""
     word = value.strip().lower()
     return True if word in _YES else False if word in _NO else None
-
-
-def own_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """The id of the container that this process runs in; None outside of one."""
-    try:
-        found = _OWN_MOUNT.search(mountinfo.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
-    return found[1] if found else None
-
-
-def identity(container_id: str | None) -> str:
-    """Who this Lookout is, for the label on what it makes: another one must not take it for a leftover."""
-    return container_id or f"{socket.gethostname()}:{os.getpid()}:{_STARTED}"

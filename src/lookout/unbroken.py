@@ -19,8 +19,13 @@ async def unbroken(step: Awaitable[Value]) -> Value:
         raise
 
 
-async def unless(stop: asyncio.Event, step: Coroutine[Any, Any, Value]) -> Value:
-    """Run `step`; when `stop` is set before it ends, cancel it and raise Interrupted."""
+async def unless(
+    stop: asyncio.Event, step: Coroutine[Any, Any, Value], *, within: float | None = None
+) -> Value:
+    """Run `step`; when `stop` is set before it ends, cancel it and raise Interrupted.
+
+    It has `within` seconds to clean up, as long as it likes if that is None.
+    """
     task = asyncio.ensure_future(step)
     stopped = asyncio.ensure_future(stop.wait())
     try:
@@ -30,5 +35,13 @@ async def unless(stop: asyncio.Event, step: Coroutine[Any, Any, Value]) -> Value
         return task.result()
     finally:
         stopped.cancel()
+        await ended(task, within=within)
+
+
+async def ended(task: asyncio.Future[Any], *, within: float | None) -> None:
+    """Cancel a task; again after so many seconds, for one that cleans up and cannot end."""
+    for seconds in (within, None):
         task.cancel()
-        await asyncio.wait({task, stopped})
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            return

@@ -1,18 +1,22 @@
 """What the tests of deploys share: what to ask for, and how to copy a container without starting it."""
 
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from lookout.engine import Engine
+from lookout.errors import NotFound
 from lookout.layers import Layer, candidates
 from lookout.model import DeployRequest, ImageName, ImageRef, Json
 from lookout.mounts import sources
 from lookout.names import name_of
 from lookout.plan import Plan
+from lookout.ready import Monitor
 from lookout.recreate import recreate
+from lookout.successor import Signature, Successor, discard
 from lookout.surroundings import Surroundings
-from lookout.swap import Swap
 from testbed.engine import PrivateEngine
 
 
@@ -69,10 +73,16 @@ async def clone(
         around,
         await layer_of(engine, old),
     )
-    swap = Swap(engine, plan, by="a test", monitor=0, deploy_time=1)
-    await swap.prepare({})
-    inspected = await engine.container(swap.new_id)
-    return Clone(swap.new_id, inspected, plan, plan.body, plan.remarks, plan.new_name)
+    with suppress(NotFound):
+        await engine.remove(plan.new_name, volumes=True, force=True)
+    signature, monitor = Signature(by="a test", deploy=uuid.uuid4().hex), Monitor(seconds=0, deploy_time=1)
+    try:
+        pair = await Successor(engine, plan, signature, monitor).create({})
+    except BaseException:
+        await discard(engine, signature.deploy)
+        raise
+    inspected = await engine.container(pair.new_id)
+    return Clone(pair.new_id, inspected, plan, plan.body, plan.remarks, plan.new_name)
 
 
 def mistold(copy: Clone, old: Json) -> dict[str, object]:

@@ -728,7 +728,6 @@ async def test_case_37_38_a_label_refuses_the_deploy_where_dependents_would_be_r
 LEFT_ALONE = {
     "not enabled": ("--label=lookout.enable=false",),
     "paused": (),
-    "removes itself": ("--rm",),
     "swarm task": ("--label=com.docker.swarm.task.id=x",),
 }
 

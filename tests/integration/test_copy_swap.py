@@ -685,6 +685,7 @@ async def test_case_52_two_deploys_of_one_lookout_take_turns(
 async def test_case_52_a_second_lookout_leaves_the_first_in_peace_and_tries_again_later(
     app_image: AppImage,
     make_container: MakeContainer,
+    tool_image: str,
     make_deployer: MakeDeployer,
     connection: Engine,
     inspect: Inspect,
@@ -694,6 +695,7 @@ async def test_case_52_a_second_lookout_leaves_the_first_in_peace_and_tries_agai
     """Held between the create of the new container and the stop of the old one."""
     name = make_container(app_image("1"), "api", "--restart=always")
     old, two, three = inspect(name), app_image("2"), app_image("3")
+    alive = make_container(tool_image, "lookout")
     arrived, go_on, stop = asyncio.Event(), asyncio.Event(), connection.stop
 
     async def wait_and_stop(*arguments: Any, **more: Any) -> None:
@@ -702,7 +704,7 @@ async def test_case_52_a_second_lookout_leaves_the_first_in_peace_and_tries_agai
         await stop(*arguments, **more)
 
     monkeypatch.setattr(connection, "stop", wait_and_stop)
-    first = asyncio.create_task(make_deployer(own_id="a" * 64).deploy(request_for(two)))
+    first = asyncio.create_task(make_deployer(own_id=inspect(alive)["Id"]).deploy(request_for(two)))
     await arrived.wait()
     new = f"{name}.lookout-new.{old['Id'][:12]}"
     made, watch = inspect(new)["Id"], Watch(engine)
@@ -710,7 +712,7 @@ async def test_case_52_a_second_lookout_leaves_the_first_in_peace_and_tries_agai
     second = await make_deployer(own_id="b" * 64).deploy(request_for(three))
 
     assert (second.outcome, second.transient) == (Outcome.FAILED, True)
-    assert new in second.reason
+    assert "another Lookout" in second.reason
     assert inspect(new)["Id"] == made
     assert not watch.touches()
     go_on.set()
@@ -725,6 +727,7 @@ async def test_case_52_a_second_lookout_leaves_the_first_in_peace_and_tries_agai
 async def test_case_52_a_second_lookout_waits_also_while_the_first_watches_its_new_container(
     app_image: AppImage,
     make_container: MakeContainer,
+    tool_image: str,
     make_deployer: MakeDeployer,
     inspect: Inspect,
     engine: PrivateEngine,
@@ -741,7 +744,8 @@ async def test_case_52_a_second_lookout_waits_also_while_the_first_watches_its_n
     monkeypatch.setattr("lookout.swap.wait_until_ready", wait)
     name = make_container(app_image("1"), "api")
     two, three = app_image("2"), app_image("3")
-    first = asyncio.create_task(make_deployer(own_id="a" * 64).deploy(request_for(two)))
+    alive = make_container(tool_image, "lookout")
+    first = asyncio.create_task(make_deployer(own_id=inspect(alive)["Id"]).deploy(request_for(two)))
     await arrived.wait()
     made, watch = inspect(name)["Id"], Watch(engine)
 

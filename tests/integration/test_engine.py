@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from lookout.engine import Engine
 from lookout.errors import EngineUnavailable, NotFound, PullFailed, PullFault, WrongSettings
+from lookout.identity import own_id
 from lookout.model import ImageName, ImageRef, Json
-from lookout.targets import own_id
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, MakeContainer

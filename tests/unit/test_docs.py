@@ -9,7 +9,7 @@ import pytest
 from pydantic.alias_generators import to_pascal
 from pydantic_core import PydanticUndefined
 
-from lookout import cli, pins, planner, targets
+from lookout import cli, pins, planner, ready, targets
 from lookout.model import Outcome
 from lookout.settings import Settings
 
@@ -55,6 +55,7 @@ def test_every_label_of_the_users_has_a_row() -> None:
         targets.ENABLE,
         planner.RECREATE_DEPENDENTS,
         pins.LABEL,
+        ready.MONITOR_SECONDS,
     }
 
 

@@ -44,6 +44,7 @@ def test_one_setting_is_enough_and_the_others_have_defaults(load_with: Load) -> 
         "HostId": None,
         "DeployTimeSeconds": 30,
         "MonitorSeconds": 5,
+        "UpdateParallelism": 1,
         "RequireLabel": False,
         "MaxMessages": 32,
         "StopGraceSeconds": 8,

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from lookout.identity import own_id
 from lookout.model import ImageName, ImageRef, Json
-from lookout.targets import Target, match, own_id, why_left_alone
+from lookout.targets import Target, match, why_left_alone
 
 OLD_ID, NEW_ID = "sha256:" + "1a" * 32, "sha256:" + "2b" * 32
 API = ImageName("ghcr.io", "acme/api")

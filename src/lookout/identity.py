@@ -1,0 +1,55 @@
+"""Who this Lookout is, and whether another one is still at work: it is written on what each makes."""
+
+import os
+import re
+import socket
+import time
+from pathlib import Path
+
+from lookout.engine import Engine
+from lookout.errors import NotFound
+
+_PROC = Path("/proc")
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
+# Where the engine mounts files of a container's own folder, which carries its id.
+_OWN_MOUNT = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf) /etc/")
+_START_TIME = 19  # of those: clock ticks since the machine was started
+
+
+def own_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """The id of the container that this process runs in; None outside of one."""
+    try:
+        found = _OWN_MOUNT.search(mountinfo.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def identity(container_id: str | None) -> str:
+    """Who this Lookout is: its container, which may be restarted, or this very process."""
+    return container_id or f"{socket.gethostname()}:{os.getpid()}:{_STARTED}"
+
+
+async def is_at_work(engine: Engine, by: str) -> bool | None:
+    """Whether the Lookout with this identity runs; None if that cannot be told from here."""
+    if _CONTAINER.fullmatch(by):
+        try:
+            return bool((await engine.container(by))["State"]["Running"])
+        except NotFound:
+            return False
+    host, _, process = by.rpartition(":")[0].rpartition(":")
+    if host != socket.gethostname() or not process.isdigit():
+        return None
+    return _start_time(int(process)) == by.rpartition(":")[2]
+
+
+def _start_time(process: int) -> str | None:
+    """When a process began, so that another one with the same number is not taken for it."""
+    try:
+        stat = (_PROC / str(process) / "stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[_START_TIME]
+    except (OSError, IndexError):
+        return None
+
+
+_STARTED = _start_time(os.getpid()) or str(int(time.time()))

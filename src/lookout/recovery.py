@@ -1,0 +1,244 @@
+"""Swaps that were found half done: finished or undone, whatever has interrupted them.
+
+The names and labels of the containers are all that is needed. A swap that somebody who is alive has
+in hand is left to them: this Lookout's by the locks, another one's by the label that says whose it is.
+"""
+
+import asyncio
+import datetime
+import json
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from lookout import names
+from lookout.dependents import groups
+from lookout.engine import ENGINE_STOP_TIMEOUT, Engine
+from lookout.errors import (
+    EngineError,
+    EngineUnavailable,
+    NotFound,
+    NotReady,
+    RollbackFailed,
+    SwapRefused,
+)
+from lookout.identity import is_at_work
+from lookout.locks import Locks
+from lookout.model import ImageName, Json, Reference
+from lookout.names import final_name, is_leftover_name, name_of, old_name, reference_of
+from lookout.plan import shares_namespace
+from lookout.ready import Monitor, patience
+from lookout.rollout import Rollout
+from lookout.steps import Goal, Verdict, verdicts, walk
+from lookout.swap import Pair, Swap
+
+ABANDONED_AFTER = 120  # seconds on top of what a swap waits for: none takes so long
+
+#: The steps that each verdict leads to.
+GOALS = {
+    Verdict.ADOPT: (Goal.ADOPTED,),
+    Verdict.FINISH: (Goal.REPLACED, Goal.COMMITTED),
+    Verdict.UNDO: (Goal.RESTORED, Goal.CLEARED),
+}
+_NO_MONITOR = Monitor(seconds=0, deploy_time=0)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A swap that was found, and what is known of it."""
+
+    pair: Pair
+    monitor: Monitor
+    by: str  # empty where nothing says
+    deploy: str
+    container: Json  # that carries the labels
+    old: Json | None
+    abandoned: bool  # made longer ago than any swap takes
+
+    @property
+    def image(self) -> ImageName | None:
+        reference = Reference.parse(reference_of(self.container))
+        return reference.name if reference else None
+
+
+class Recovery:
+    """Ends what is found half done on the engine."""
+
+    def __init__(self, engine: Engine, locks: Locks, *, by: str) -> None:
+        self._engine = engine
+        self._locks = locks
+        self._by = by
+
+    async def run(self) -> bool:
+        """Finish or undo every swap that nobody has in hand; whether none is left.
+
+        Raises the engine's errors only where it could not be looked into.
+        """
+        results = await asyncio.gather(*map(self._attempt, await self._find()))
+        return all(results)
+
+    async def clear_way(self, image: ImageName, containers: set[str]) -> None:
+        """End what is half done with these containers, or with others of this image.
+
+        Raises SwapRefused where that did not work, or another Lookout has it in hand.
+        """
+        for deploy in await self._find():
+            involved = {found.pair.name for found in deploy}
+            if not (involved & containers or any(found.image == image for found in deploy)):
+                continue
+            if not self._locks.are_free(involved):
+                continue  # in hand: whoever waits for the lock looks again
+            listed = ", ".join(sorted(involved))
+            if other := await self._other(deploy):
+                raise SwapRefused(
+                    f"another Lookout ({other}) is replacing {listed} right now", transient=True
+                )
+            if not await self._attempt(deploy):
+                raise SwapRefused(f"an interrupted swap of {listed} could not be ended yet", transient=True)
+
+    async def _attempt(self, deploy: Sequence[Found]) -> bool:
+        """End the swaps of one deploy; whether they are ended."""
+        involved = sorted(found.pair.name for found in deploy)
+        if not self._locks.are_free(involved):
+            return False
+        try:
+            if other := await self._other(deploy):
+                log.info("a swap of another Lookout is left to it", containers=involved, by=other)
+                return False
+            async with self._locks.held(involved):
+                await self._end(deploy)
+        except NotReady as exc:
+            log.warning("what had taken over was no good; the old containers serve again", error=str(exc))
+        except (RollbackFailed, EngineError, EngineUnavailable) as exc:
+            log.error("an interrupted swap could not be ended yet", containers=involved, error=str(exc))
+            return False
+        return True
+
+    async def _other(self, deploy: Sequence[Found]) -> str:
+        """Who else has it in hand; empty if nobody has."""
+        for found in deploy:
+            if not found.by or found.by == self._by:
+                continue
+            at_work = await is_at_work(self._engine, found.by)
+            if at_work or (at_work is None and not found.abandoned):
+                return found.by
+        return ""
+
+    async def _end(self, deploy: Sequence[Found]) -> None:
+        swaps = [Swap(self._engine, found.pair, found.monitor) for found in deploy]
+        sights = await asyncio.gather(*(swap.look() for swap in swaps))
+        decided = verdicts(sights)
+        for swap, sight, verdict in zip(swaps, sights, decided, strict=True):
+            if any(walk(GOALS[verdict], sight)):
+                log.warning("a swap was interrupted", container=swap.name, verdict=verdict.value)
+        for swap, verdict in zip(swaps, decided, strict=True):
+            if verdict is Verdict.ADOPT:
+                await swap.to(Goal.ADOPTED)
+        rest = [swap for swap, verdict in zip(swaps, decided, strict=True) if verdict is not Verdict.ADOPT]
+        if rest:
+            rollout = Rollout(self._grouped(rest, deploy))
+            await (rollout.finish() if Verdict.FINISH in decided else rollout.undo())
+
+    def _grouped(self, swaps: Sequence[Swap], deploy: Sequence[Found]) -> list[list[Swap]]:
+        """In the order in which they depend on each other."""
+        by_id = {swap.pair.old_id: swap for swap in swaps}
+        olds = [found.old for found in deploy if found.old and found.pair.old_id in by_id]
+        grouped = [[by_id.pop(old["Id"]) for old in group] for group in groups(olds, olds)]
+        return [*grouped, *([swap] for swap in by_id.values())]
+
+    # Find
+
+    async def _find(self) -> list[list[Found]]:
+        """The swaps that may be half done, by deploy."""
+        listed = await self._engine.listed()
+        everyone = {container["Id"] for container in listed}
+        replaced = {_labels(container).get(names.REPLACES) for container in listed}
+        found: dict[str, list[Found]] = defaultdict(list)
+        for container in listed:
+            may_be = _may_be_half_done(container, everyone) and container["Id"] not in replaced
+            if may_be and (one := await self._read(container["Id"])):
+                found[one.deploy].append(one)
+        return [*found.values()]
+
+    async def _read(self, container_id: str) -> Found | None:
+        """What the labels of a new container say, or of a stand-in, or the name of an old one."""
+        try:
+            container = await self._engine.container(container_id)
+            pair = _pair(container)
+            old = await self._inspect(pair.old_id)
+            served = await self._inspect(pair.served_id) if pair.stands_in else old
+            labels = _labels(container["Config"])
+            return Found(
+                pair=replace(
+                    pair,
+                    stop_timeout=served["Config"].get("StopTimeout") if served else None,
+                    shares_namespace=shares_namespace(old) if old else False,
+                ),
+                monitor=Monitor.from_label(labels[names.MONITOR]) if names.MONITOR in labels else _NO_MONITOR,
+                by=labels.get(names.BY, ""),
+                deploy=labels.get(names.DEPLOY, container_id),
+                container=container,
+                old=old,
+                abandoned=_is_abandoned(container, served),
+            )
+        except NotFound:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            log.warning(
+                "what its labels say of a swap makes no sense; left alone",
+                container=container_id[:12],
+                error=str(exc) or repr(exc),
+            )
+            return None
+
+    async def _inspect(self, key: str) -> Json | None:
+        try:
+            return await self._engine.container(key)
+        except NotFound:
+            return None
+
+
+def _labels(container: Json) -> dict[str, str]:
+    return container.get("Labels") or {}
+
+
+def _may_be_half_done(listed: Json, everyone: Collection[str]) -> bool:
+    """Whether a container, as the engine lists it, is worth a closer look."""
+    labels = _labels(listed)
+    name = str((listed.get("Names") or [""])[0]).lstrip("/")
+    if {labels.get(names.REPLACES), labels.get(names.LIVE)} & {*everyone}:
+        return True
+    if names.REPLACES in labels or names.ROLLBACK_FOR in labels:
+        return is_leftover_name(name) or listed["State"] == "created"
+    return name == old_name(final_name(name), listed["Id"])
+
+
+def _pair(container: Json) -> Pair:
+    labels, own = _labels(container["Config"]), str(container["Id"])
+    if labels.get(names.MODE, names.STOP_FIRST) != names.STOP_FIRST:
+        raise ValueError(f"the mode {labels[names.MODE]} is not known to this version of Lookout")
+    is_new = names.REPLACES in labels
+    old_id = labels[names.REPLACES] if is_new else own
+    policy = container["HostConfig"].get("RestartPolicy") or {}
+    return Pair(
+        name=labels.get(names.NAME) or final_name(name_of(container)),
+        old_id=old_id,
+        new_id=own if is_new else "",
+        served_id=labels.get(names.LIVE if is_new else names.ROLLBACK_FOR) or old_id,
+        policy=dict(json.loads(labels[names.RESTART])) if names.RESTART in labels else policy,
+        serves=labels.get(names.SERVES) != "false",
+    )
+
+
+def _is_abandoned(container: Json, served: Json | None) -> bool:
+    """Whether it was made longer ago than any swap takes until it is ready."""
+    created = datetime.datetime.fromisoformat(container["Created"][:19] + "+00:00")
+    age = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
+    timeout = (served["Config"].get("StopTimeout") if served else None) or ENGINE_STOP_TIMEOUT
+    if check := container["Config"].get("Healthcheck"):
+        timeout += patience(check)
+    return bool(age > timeout + ABANDONED_AFTER)
