@@ -10,7 +10,7 @@ import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -268,15 +268,20 @@ class Engine:
     async def changes_of_state(self, container: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
         """A function that waits for the next event in the life of a container, so many seconds at most."""
         filters = {"type": ["container"], "container": [container], "event": STATE_EVENTS}
-        async with self._request(
-            f"watch {container}", "GET", "events", params={"filters": json.dumps(filters)}, timeout=None
-        ) as response:
+        call, params = f"watch {container}", {"filters": json.dumps(filters)}
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(QUICK):  # to answer; then it may be silent for as long as it likes
+                    request = self._request(call, "GET", "events", params=params, timeout=None)
+                    response = await stack.enter_async_context(request)
+            except TimeoutError:
+                raise EngineUnavailable(call, "no answer in time") from None
 
             async def changed(seconds: float) -> None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         if not await response.content.readany():
-                            raise EngineUnavailable(f"watch {container}", "it has stopped to tell")
+                            raise EngineUnavailable(call, "it has stopped to tell")
 
             yield changed
 

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from lookout.errors import NotReady, RollbackFailed, RolledBack, Stuck, SwapRefused
+from lookout.errors import EngineError, EngineUnavailable, NotReady, RollbackFailed, RolledBack, SwapRefused
 from lookout.names import old_name, standin_name
 from lookout.plan import Group, Plan
 from lookout.steps import EFFECTS, Goal, Sight, Step, walk
@@ -58,7 +58,7 @@ class Rollout:
         """
         try:
             await _all_or_first_failure(swap.to(Goal.REPLACED) for swap in self._swaps)
-        except (NotReady, Stuck):
+        except (NotReady, EngineError, EngineUnavailable):
             await self.undo()
             raise
         await self.commit()
@@ -139,10 +139,15 @@ class Rollout:
             swap.in_a_hurry = True
         try:
             await self._undo()
+        except RollbackFailed:
+            self._note_end()  # and let the cancellation pass, so that the message goes back
         except asyncio.CancelledError:
-            for swap in self._swaps:
-                swap.note_end()
+            self._note_end()
             raise
+
+    def _note_end(self) -> None:
+        for swap in self._swaps:
+            swap.note_end()
 
 
 async def _all_or_first_failure(steps: Iterable[Coroutine[Any, Any, None]]) -> None:

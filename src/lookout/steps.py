@@ -203,8 +203,10 @@ def _verdict(sight: Sight) -> Verdict:
 #: What each step makes of a sight, if the engine does as it is told.
 EFFECTS: Mapping[Step, Callable[[Sight], Sight]] = {
     Step.MARK: lambda sight: replace(sight, marked=True),
-    Step.STOP: lambda sight: (
-        replace(sight, old=Life.DOWN) if sight.live is None else replace(sight, live=Life.GONE)
+    Step.STOP: lambda sight: replace(
+        sight,
+        old=Life.DOWN if sight.old in _MOVES else sight.old,
+        live=None if sight.live is None else Life.GONE,
     ),
     Step.SET_ASIDE: lambda sight: replace(sight, old_named=Named.ASIDE),
     Step.NAME_NEW: lambda sight: replace(sight, new_named=Named.OWN),

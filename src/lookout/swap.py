@@ -29,6 +29,8 @@ GONE_WITHIN = 60.0  # seconds in which an engine removes a stopped container tha
 
 #: Refused on the way there, these are tried again: they have nothing to do with the image.
 INSISTED = frozenset(Step) - {Step.STOP, Step.START, Step.WATCH}
+#: Refused on the way back, these are no reason to fail: the new one is removed by force in the end.
+DISPENSABLE = {Step.STOP_NEW, Step.PUT_ASIDE}
 WAY_BACK = (Goal.HALTED, Goal.RESTORED, Goal.CLEARED)
 
 log = structlog.stdlib.get_logger(__name__)
@@ -212,7 +214,7 @@ class Swap:
             before, problem = step, await self._try(step)
             if not problem:
                 refusals.forget(step)
-        if refusals.last and refusals.back:
+        if refusals.last and refusals.back and not refusals.final <= DISPENSABLE:
             raise Stuck(self.name, str(refusals.last))
 
     async def _try(self, step: Step) -> EngineError | EngineUnavailable | None:

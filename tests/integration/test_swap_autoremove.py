@@ -9,8 +9,8 @@ from lookout.model import Outcome
 from testbed.engine import PrivateEngine
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
+from tests.integration.queues import until
 from tests.integration.test_copy_dependents import has_eth0
-from tests.integration.test_copy_swap import until
 from tests.integration.watching import Watch, page, state, volumes
 
 pytestmark = [pytest.mark.engine]

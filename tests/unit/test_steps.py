@@ -1,0 +1,194 @@
+"""The decision of a swap: from any sight the next step, and after any crash the right end."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from lookout.recovery import GOALS
+from lookout.steps import EFFECTS, Goal, Life, Named, Sight, Step, Verdict, next_step, table, verdicts, walk
+from lookout.steps import TABLE as RULES
+
+PLAIN = Sight(Life.UP, Named.OWN, Life.CREATED, Named.ASIDE)
+STOPPED = Sight(Life.DOWN, Named.OWN, Life.CREATED, Named.ASIDE, serves=False)
+REMOVED_BY_STOP = Sight(Life.CREATED, Named.ASIDE, Life.CREATED, Named.ASIDE, live=Life.UP)
+BEGINNINGS = pytest.mark.parametrize(
+    "begun", [PLAIN, STOPPED, REMOVED_BY_STOP], ids=["runs", "does not run", "--rm"]
+)
+FORWARD = (Goal.STOPPED, Goal.REPLACED, Goal.COMMITTED)
+BACK = (Goal.RESTORED, Goal.CLEARED)
+
+
+def cuts(goals: Sequence[Goal], sight: Sight) -> Iterator[Sight]:
+    """What is seen before each step, and after the last. Whether it was watched is nowhere to be seen."""
+    for goal in goals:
+        while step := next_step(goal, sight):
+            yield sight
+            sight = EFFECTS[step](sight)
+    yield sight
+
+
+def after(goals: Sequence[Goal], sight: Sight) -> Sight:
+    return [*cuts(goals, sight)][-1]
+
+
+def recovered(sight: Sight) -> Sight:
+    """As a process that has just started sees it, and ends it."""
+    sight = replace(sight, ready=False)
+    return after(GOALS[verdicts([sight])[0]], sight)
+
+
+def runs_one(sight: Sight, *, serves: bool) -> bool:
+    """Whether exactly one container is left, under the name, and running if it is to."""
+    there: list[tuple[Life | None, Named]] = [
+        (life, named)
+        for life, named in ((sight.old, sight.old_named), (sight.new, sight.new_named))
+        if life is not Life.GONE
+    ]
+    if sight.stood_in:
+        there = [*there, (sight.live, Named.OWN)]
+    lives = (Life.UP,) if serves else (Life.CREATED, Life.DOWN)
+    return len(there) == 1 and there[0][0] in lives and there[0][1] is Named.OWN
+
+
+def test_a_good_deploy_takes_these_steps() -> None:
+    assert [*walk(FORWARD, PLAIN)] == [
+        *(Step.MARK, Step.STOP, Step.SET_ASIDE, Step.NAME_NEW, Step.START, Step.WATCH, Step.REMOVE_OLD)
+    ]
+    assert [*walk(FORWARD, STOPPED)] == [Step.SET_ASIDE, Step.NAME_NEW, Step.REMOVE_OLD]
+    assert [*walk(FORWARD, REMOVED_BY_STOP)] == [
+        *(Step.MARK, Step.STOP, Step.NAME_NEW, Step.START, Step.WATCH, Step.REMOVE_OLD)
+    ]
+
+
+@BEGINNINGS
+def test_killed_at_any_step_of_a_deploy_one_container_serves_after_the_recovery(begun: Sight) -> None:
+    for sight in cuts(FORWARD, begun):
+        end = recovered(sight)
+        assert runs_one(end, serves=begun.serves), f"{sight} -> {end}"
+        assert not (end.marked and end.live is None and end.old is not Life.GONE), (
+            "the policy is its own again"
+        )
+
+
+@BEGINNINGS
+def test_killed_at_any_step_of_an_undo_the_old_container_serves_after_the_recovery(begun: Sight) -> None:
+    for middle in cuts(FORWARD[:2], begun):
+        for sight in cuts(BACK, middle):
+            end = recovered(sight)
+            assert runs_one(end, serves=begun.serves), f"{sight} -> {end}"
+
+
+@BEGINNINGS
+def test_killed_at_any_step_of_a_recovery_the_next_one_ends_the_same(begun: Sight) -> None:
+    for sight in cuts(FORWARD, begun):
+        for middle in cuts(GOALS[verdicts([sight])[0]], sight):
+            assert runs_one(recovered(middle), serves=begun.serves), f"{sight} -> {middle}"
+
+
+def test_an_engine_that_died_too_leaves_nothing_that_cannot_be_ended() -> None:
+    """Then what ran is down, or was started again by the engine."""
+    for sight in cuts(FORWARD, PLAIN):
+        for old, new in product((Life.UP, Life.DOWN), (Life.UP, Life.LOOPING, Life.DOWN)):
+            found = replace(
+                sight,
+                old=old if sight.old is Life.UP else sight.old,
+                new=new if sight.new is Life.UP else sight.new,
+            )
+            end = recovered(found)
+            committed = sight.old is Life.GONE
+            assert runs_one(end, serves=True) or committed, f"{found} -> {end}"
+
+
+def test_from_any_sight_every_goal_is_reached() -> None:
+    lives, names, truths = tuple(Life), tuple(Named), (True, False)
+    sights = product(lives, names, lives, names, (None, Life.GONE, Life.UP), truths, truths, truths, truths)
+    for fields in sights:
+        for goal in Goal:
+            taken = [step for step, _ in zip(walk([goal], Sight(*fields)), range(20), strict=False)]
+            assert len(taken) < len(Step), f"{goal} from {fields}: {taken}"
+
+
+def test_a_container_that_serves_is_never_removed_by_any_goal() -> None:
+    """Of what served, only one that was stopped and replaced is removed; of the new, only after it came back."""
+    for goal in Goal:
+        steps = [rule.then for rule in RULES[goal]]
+        if Step.REMOVE_OLD in steps and goal is not Goal.CLEARED:
+            assert goal is Goal.COMMITTED
+        if Step.REMOVE_NEW in steps:
+            assert goal in (Goal.CLEARED, Goal.ADOPTED)
+
+
+def test_a_stop_that_has_begun_is_repeated_before_the_old_container_counts_as_running() -> None:
+    assert [*walk(BACK, replace(PLAIN, marked=True))] == [
+        *(Step.STOP, Step.UNMARK, Step.START_OLD, Step.REMOVE_NEW)
+    ]
+    assert [*walk(BACK, PLAIN)] == [Step.REMOVE_NEW]
+
+
+def test_if_one_of_a_deploy_must_be_undone_all_are_but_for_those_committed() -> None:
+    taken_over = after([Goal.STOPPED], PLAIN)
+    for step in (Step.SET_ASIDE, Step.NAME_NEW, Step.START):
+        taken_over = EFFECTS[step](taken_over)
+    committed = after([Goal.COMMITTED], taken_over)
+    assert verdicts([taken_over, taken_over]) == [Verdict.FINISH, Verdict.FINISH]
+    assert verdicts([taken_over, PLAIN]) == [Verdict.UNDO, Verdict.UNDO]
+    assert verdicts([committed, taken_over]) == [Verdict.ADOPT, Verdict.FINISH]
+    assert verdicts([committed, PLAIN]) == [Verdict.ADOPT, Verdict.UNDO]
+
+
+def test_after_the_commit_nothing_is_done_whatever_the_user_makes_of_the_new_container() -> None:
+    for life, named in product((Life.UP, Life.DOWN, Life.LOOPING), (Named.OWN, Named.OTHER)):
+        sight = Sight(Life.GONE, Named.OTHER, life, named)
+        assert verdicts([sight]) == [Verdict.ADOPT]
+        assert not [*walk(GOALS[Verdict.ADOPT], sight)]
+
+
+def test_what_the_engine_refuses_is_skipped_and_the_rest_is_done() -> None:
+    sight = Sight(Life.DOWN, Named.ASIDE, Life.UP, Named.OWN, marked=True)
+    assert next_step(Goal.RESTORED, sight) is Step.STOP_NEW
+    assert next_step(Goal.RESTORED, sight, skipping={Step.STOP_NEW}) is Step.PUT_ASIDE
+
+
+def test_the_table_reads_like_this() -> None:
+    assert table() == TABLE.strip()
+
+
+TABLE = """
+until the old one is stopped
+  served there, marked no, serves yes: mark the old one: its stop may have begun
+  served running or restarting: stop the old one
+until the new one serves in its place
+  served there, marked no, serves yes: mark the old one: its stop may have begun
+  served running or restarting: stop the old one
+  old there, old_named its own: rename the old one aside
+  new there, new_named aside: give the name to the new one
+  new created, serves yes: start the new one
+  serves yes, ready no: wait until the new one is ready
+until the old one is removed
+  old running or restarting: stop the old one
+  old there: remove the old one
+until the new one is stopped
+  new running or restarting: stop the new one
+until the old one serves again
+  new running or restarting: stop the new one
+  served running or restarting, marked yes: stop the old one
+  new there, new_named its own: rename the new one aside
+  old there, old_named aside or another, stood_in no: give the old one its name back
+  old there, marked yes, live none: give the old one its restart policy back
+  old created or down, serves yes, stood_in no: start the old one
+until nothing is left of the new one
+  new there: remove the new one
+  old there, stood_in yes: remove the old one
+until the new one stays, for the old one is gone
+  new there, new_named aside, name_taken yes: remove the new one
+  new there, new_named aside: give the name to the new one
+  new created, new_named its own, serves yes: start the new one
+found after a crash
+  stood_in yes: undo
+  old gone: adopt
+  served gone or created or down, new running, new_named its own: finish
+  old_named aside, new created, new_named its own, serves no: finish
+  else: undo
+"""
