@@ -22,6 +22,7 @@ from lookout.errors import (
     NotFound,
     NotReady,
     RollbackFailed,
+    Stuck,
     SwapRefused,
 )
 from lookout.identity import is_at_work
@@ -113,7 +114,7 @@ class Recovery:
                 await self._end(deploy)
         except NotReady as exc:
             log.warning("what had taken over was no good; the old containers serve again", error=str(exc))
-        except (RollbackFailed, EngineError, EngineUnavailable) as exc:
+        except (RollbackFailed, Stuck, EngineError, EngineUnavailable) as exc:
             log.error("an interrupted swap could not be ended yet", containers=involved, error=str(exc))
             return False
         return True

@@ -8,7 +8,15 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from lookout.errors import EngineError, EngineUnavailable, NotReady, RollbackFailed, RolledBack, SwapRefused
+from lookout.errors import (
+    EngineError,
+    EngineUnavailable,
+    NotReady,
+    RollbackFailed,
+    RolledBack,
+    Stuck,
+    SwapRefused,
+)
 from lookout.names import old_name, standin_name
 from lookout.plan import Group, Plan
 from lookout.steps import EFFECTS, Goal, Sight, Step, walk
@@ -58,7 +66,7 @@ class Rollout:
         """
         try:
             await _all_or_first_failure(swap.to(Goal.REPLACED) for swap in self._swaps)
-        except (NotReady, EngineError, EngineUnavailable):
+        except (NotReady, Stuck, EngineError, EngineUnavailable):
             await self.undo()
             raise
         await self.commit()

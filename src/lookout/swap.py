@@ -28,7 +28,7 @@ STOP_WITHIN = 10  # seconds that a container which is no good gets to stop, what
 GONE_WITHIN = 60.0  # seconds in which an engine removes a stopped container that was run with --rm
 
 #: Refused on the way there, these are tried again: they have nothing to do with the image.
-INSISTED = frozenset(Step) - {Step.STOP, Step.START, Step.WATCH}
+INSISTED = frozenset(Step) - {Step.START, Step.WATCH}
 #: Refused on the way back, these are no reason to fail: the new one is removed by force in the end.
 DISPENSABLE = {Step.STOP_NEW, Step.PUT_ASIDE}
 WAY_BACK = (Goal.HALTED, Goal.RESTORED, Goal.CLEARED)
@@ -197,28 +197,29 @@ class Swap:
     async def to(self, goal: Goal) -> None:
         """Take steps until the goal is reached.
 
-        Raises NotReady where the new container is no good, the engine's error where it refuses a step
-        of the way there, and Stuck where it refused one of the way back and all others were taken.
+        No answer is believed: whether a step was taken is for the next look to say. Raises NotReady where
+        the new container is no good, the engine's error where it refuses a step of the way there, and
+        Stuck where it refused one of the way back and all others were taken.
         """
         refusals = _Refusals(back=goal in WAY_BACK, in_a_hurry=self.in_a_hurry)
-        problem: EngineError | EngineUnavailable | None = None
         before: Step | None = None
+        problem: EngineError | EngineUnavailable | None = None
         for _ in range(MOST_STEPS):
             step = next_step(goal, await self.look(), skipping=refusals.final)
-            if problem and step and step is before:
-                await refusals.note(step, problem)
-                problem = None
-                continue
             if step is None:
                 break
+            if step is before:
+                await refusals.note(step, problem or EngineError(step.value, 200, "it is not done"))
+                before = None
+                continue
+            refusals.forget(before)
             before, problem = step, await self._try(step)
-            if not problem:
-                refusals.forget(step)
+        else:
+            raise Stuck(self.name, f"{MOST_STEPS} steps have not led there: {goal}")
         if refusals.last and refusals.back and not refusals.final <= DISPENSABLE:
             raise Stuck(self.name, str(refusals.last))
 
     async def _try(self, step: Step) -> EngineError | EngineUnavailable | None:
-        """Take a step, and believe no answer: whether it was taken is for the next look to say."""
         try:
             await self._take(step)
         except EngineUnavailable as exc:
@@ -399,8 +400,10 @@ class _Refusals:
         self._since: dict[Step, float] = {}
         self._tries: dict[Step, int] = {}
 
-    def forget(self, step: Step) -> None:
+    def forget(self, step: Step | None) -> None:
         """It was taken. On the way there, what was given up before may work by now."""
+        if step is None:
+            return
         self._since.pop(step, None)
         self._tries.pop(step, None)
         if not self.back:
