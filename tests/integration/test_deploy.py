@@ -280,10 +280,10 @@ async def test_a_container_that_could_not_be_started_again_is_not_stopped(
 async def test_a_repair_that_goes_on_does_not_keep_lookout_from_ending(
     app_image: AppImage, make_container: MakeContainer, make_deployer: MakeDeployer, engine: PrivateEngine
 ) -> None:
-    name = make_container(app_image("1"), "api", "--publish=18094:8080")
+    name = make_container(app_image("1"), "api", "--publish=18194:8080")
     two, deployer = app_image("2"), make_deployer(repair_every=0.1)
     thief = engine.sandbox.popen(
-        [sys.executable, "-c", THIEF.replace("18083", "18094"), "600"], stdout=subprocess.PIPE
+        [sys.executable, "-c", THIEF.replace("18083", "18194"), "60"], stdout=subprocess.PIPE
     )
     assert thief.stdout
     assert thief.stdout.readline() == b"ready\n"
