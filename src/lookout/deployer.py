@@ -20,6 +20,7 @@ from lookout.errors import (
     EngineUnavailable,
     Interrupted,
     NameTaken,
+    NotFound,
     PullFailed,
     RollbackFailed,
     RolledBack,
@@ -28,8 +29,9 @@ from lookout.errors import (
 from lookout.identity import identity
 from lookout.locks import Locks
 from lookout.model import DeployRequest, Json, Outcome, Report
+from lookout.names import name_of
 from lookout.plan import DeployPlan, Plan
-from lookout.planner import Planner
+from lookout.planner import Planner, is_stopped
 from lookout.puller import Puller
 from lookout.ready import Monitor, has_crashed
 from lookout.recovery import Recovery
@@ -75,7 +77,7 @@ class Deployer:
         self._engine_patience = engine_patience
         self._repair_every = repair_every
         self._locks = Locks(stopping)
-        self._recovery = Recovery(engine, self._locks, by=self._identity)
+        self._recovery = Recovery(engine, self._locks, by=self._identity, parallelism=parallelism)
         self._repairing: asyncio.Task[None] | None = None
 
     async def recover(self) -> None:
@@ -93,8 +95,16 @@ class Deployer:
 
         Raises Interrupted where Lookout was asked to stop before this deploy touched a container.
         """
+        found: list[Target] = []
+        absences = self._engine.absences
+        report = await self._attempt(request, found)
+        if self._engine.absences != absences and report.outcome is not Outcome.DEPLOYED:
+            await self._revive(found)
+        return report
+
+    async def _attempt(self, request: DeployRequest, found: list[Target]) -> Report:
         try:
-            return await self._deploy(request)
+            return await self._deploy(request, found)
         except PullFailed as exc:
             return Report(Outcome.FAILED, str(exc), transient=exc.fault.may_pass)
         except (EngineUnavailable, EngineError) as exc:
@@ -108,10 +118,11 @@ class Deployer:
         except RollbackFailed as exc:
             return Report(Outcome.ROLLBACK_FAILED, str(exc), log_tail=exc.log_tail)
 
-    async def _deploy(self, request: DeployRequest) -> Report:
+    async def _deploy(self, request: DeployRequest, found: list[Target]) -> Report:
         targets = await unless(self._stopping, self._engine_back(request))
         await self._recovery.clear_way(request.image.name, {target.name for target in targets})
         targets = await self._planner.find(request.image.name)
+        found += (target for target in targets if not target.left_alone)
         if report := self._planner.idle(targets):
             return report
         image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
@@ -124,14 +135,16 @@ class Deployer:
 
     async def _engine_back(self, request: DeployRequest) -> list[Target]:
         """The targets, as soon as the engine answers."""
-        retrying = AsyncRetrying(
+        return await self._patiently()(self._planner.find, request.image.name)
+
+    def _patiently(self) -> AsyncRetrying:
+        return AsyncRetrying(
             retry=retry_if_exception_type(EngineUnavailable),
             stop=stop_after_delay(self._engine_patience),
             wait=wait_random_exponential(min=0.2, max=5),
             before_sleep=_note_retry,
             reraise=True,
         )
-        return await retrying(self._planner.find, request.image.name)
 
     # Replace
 
@@ -234,6 +247,27 @@ class Deployer:
                 done = await self._recovery.run()
             except (EngineError, EngineUnavailable) as exc:
                 log.warning("cannot look for interrupted swaps", error=str(exc))
+
+    async def _revive(self, found: Sequence[Target]) -> None:
+        """Start what ran until its engine died in the middle of this deploy, whatever its restart policy.
+
+        Nobody else would: with its swap it would have come back.
+        """
+        for target in found:
+            try:
+                async with self._locks.held([target.name]):
+                    await self._patiently()(self._start_if_down, target)
+            except NotFound:
+                continue
+            except (EngineError, EngineUnavailable) as exc:
+                command = f"docker start {target.name}"
+                log.error("down since its engine died", container=target.name, error=str(exc), next=command)
+
+    async def _start_if_down(self, target: Target) -> None:
+        container = await self._engine.container(target.id)
+        if name_of(container) == target.name and is_stopped(container):
+            log.warning("it ran until its engine died; starting it again", container=target.name)
+            await self._engine.start(target.id)
 
     async def close(self) -> None:
         """End what still goes on beside the deploys."""

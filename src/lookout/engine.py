@@ -46,6 +46,7 @@ ENGINE_STOP_TIMEOUT = 10  # seconds: the engine's default where the container ha
 SILENCE = 120.0  # seconds without a line of progress after which a pull is given up
 
 LOG_TAIL = 8192  # bytes of a container's log that are kept
+WITHOUT_EVENTS = 0.5  # seconds between two looks where there are none
 #: After these the state of a container may be another one.
 STATE_EVENTS = [
     "start",
@@ -84,6 +85,7 @@ class Engine:
     def __init__(self, docker: Docker) -> None:
         self._docker = docker
         self._api: ApiVersion | None = None
+        self.absences = 0  # calls that got no answer
 
     @classmethod
     @asynccontextmanager
@@ -266,7 +268,10 @@ class Engine:
 
     @asynccontextmanager
     async def changes_of_state(self, container: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
-        """A function that waits for the next event in the life of a container, so many seconds at most."""
+        """A function that waits for the next event in the life of a container, so many seconds at most.
+
+        Where the engine, or a proxy before it, does not tell events, it waits for a moment instead.
+        """
         filters = {"type": ["container"], "container": [container], "event": STATE_EVENTS}
         call, params = f"watch {container}", {"filters": json.dumps(filters)}
         async with AsyncExitStack() as stack:
@@ -276,6 +281,10 @@ class Engine:
                     response = await stack.enter_async_context(request)
             except TimeoutError:
                 raise EngineUnavailable(call, "no answer in time") from None
+            except EngineError as exc:
+                log.warning("the engine tells no events; looking every moment instead", error=str(exc))
+                yield lambda seconds: asyncio.sleep(min(seconds, WITHOUT_EVENTS))
+                return
 
             async def changed(seconds: float) -> None:
                 with suppress(TimeoutError):
@@ -403,15 +412,19 @@ class Engine:
         except DockerError as exc:
             raise self._translated(call, exc) from exc
         except TimeoutError as exc:
-            raise EngineUnavailable(call, "no answer in time") from exc
+            raise self._away(call, "no answer in time") from exc
         except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as exc:
-            self._api = None
-            raise EngineUnavailable(call, str(exc) or type(exc).__name__) from exc
+            raise self._away(call, str(exc) or type(exc).__name__) from exc
+
+    def _away(self, call: str, message: str) -> EngineUnavailable:
+        """The engine that comes back may be another one."""
+        self._api = None
+        self.absences += 1
+        return EngineUnavailable(call, message)
 
     def _translated(self, call: str, exc: DockerError) -> EngineError | EngineUnavailable:
         if exc.status in _NO_ENGINE:
-            self._api = None  # the engine that comes back may be another one
-            return EngineUnavailable(call, _one_line(exc.message))
+            return self._away(call, _one_line(exc.message))
         kind = {404: NotFound, 409: Conflict}.get(exc.status, EngineError)
         return kind(call, exc.status, _one_line(exc.message))
 

@@ -112,14 +112,14 @@ class Planner:
     def _left_alone(self, container: Json) -> str:
         if why := why_left_alone(container, self._own_id, self._require_label):
             return why
-        stays = _is_stopped(container) and container["HostConfig"].get("AutoRemove")
+        stays = is_stopped(container) and container["HostConfig"].get("AutoRemove")
         return "was made with --rm and does not run" if stays else ""
 
     def _is_past_help(self, container: Json) -> bool:
         """Whether it cannot follow what it depends on. One that is stopped loses nothing right now."""
         if container["State"].get("Status") in BEYOND_HELP:
             return True
-        return _is_stopped(container) and bool(self._left_alone(container))
+        return is_stopped(container) and bool(self._left_alone(container))
 
     def _with_those_left_behind(self, group: Group, everyone: Sequence[Json]) -> Group:
         """The same with a remark for each stopped dependent that cannot be started again afterwards."""
@@ -153,7 +153,7 @@ class Planner:
             try:
                 plan = await self._plan(container, *await self._own_image(container), known)
             except CopyRefused as exc:
-                if not _is_stopped(container):
+                if not is_stopped(container):
                     raise
                 # No reason to refuse a deploy; but it will not start again.
                 behind.append(f"{name_of(container)} depends on it, is stopped, and stays behind: {exc}")
@@ -238,6 +238,7 @@ class Planner:
         return Layer(changes, {path: stat for path, stat in zip(paths, stats, strict=True) if stat})
 
 
-def _is_stopped(container: Json) -> bool:
+def is_stopped(container: Json) -> bool:
+    """Whether it does not run, and does not try to."""
     state = container["State"]
     return not (state.get("Running") or state.get("Restarting") or state.get("Paused"))

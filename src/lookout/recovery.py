@@ -69,10 +69,11 @@ class Found:
 class Recovery:
     """Ends what is found half done on the engine."""
 
-    def __init__(self, engine: Engine, locks: Locks, *, by: str) -> None:
+    def __init__(self, engine: Engine, locks: Locks, *, by: str, parallelism: int) -> None:
         self._engine = engine
         self._locks = locks
         self._by = by
+        self._parallelism = parallelism
 
     async def run(self) -> bool:
         """Finish or undo every swap that nobody has in hand; whether none is left.
@@ -141,7 +142,7 @@ class Recovery:
                 await swap.to(Goal.ADOPTED)
         rest = [swap for swap, verdict in zip(swaps, decided, strict=True) if verdict is not Verdict.ADOPT]
         if rest:
-            rollout = Rollout(self._grouped(rest, deploy))
+            rollout = Rollout(self._grouped(rest, deploy), parallelism=self._parallelism)
             await (rollout.finish() if Verdict.FINISH in decided else rollout.undo())
 
     def _grouped(self, swaps: Sequence[Swap], deploy: Sequence[Found]) -> list[list[Swap]]:

@@ -32,10 +32,10 @@ class Rollout:
     still works. So many groups are replaced at a time as `parallelism` says, all if it is 0.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Swap]], *, parallelism: int = 0) -> None:
+    def __init__(self, groups: Sequence[Sequence[Swap]], *, parallelism: int) -> None:
         self._groups = groups
         self._swaps = [*chain.from_iterable(groups)]
-        self._slots = asyncio.Semaphore(parallelism or max(1, len(groups)))
+        self._parallelism = parallelism or max(1, len(groups))
         self._failures: list[tuple[Swap, Exception]] = []
 
     @property
@@ -74,7 +74,8 @@ class Rollout:
     async def undo(self) -> None:
         """Bring every old container back; raises RollbackFailed after all have been tried.
 
-        What depends on others stops before them, and comes back after them. Nothing new is removed
+        What depends on others stops before them, and comes back after them; so many groups at a time as
+        were replaced at a time, but all in a hurry. Nothing new is removed
         before all that is old serves: it would be forgotten that the others must come back too.
         Cancelled, it begins again in a hurry and lets the cancellation pass.
         """
@@ -85,7 +86,11 @@ class Rollout:
             raise
 
     async def _undo(self) -> None:
-        results = await asyncio.gather(*map(self._restore, self._groups), return_exceptions=True)
+        in_a_hurry = any(swap.in_a_hurry for swap in self._swaps)
+        slots = asyncio.Semaphore(len(self._groups) if in_a_hurry else self._parallelism)
+        # The last first: what is down is there.
+        restoring = (self._restore(group, slots) for group in reversed(self._groups))
+        results = await asyncio.gather(*restoring, return_exceptions=True)
         for problem in results:
             if problem:
                 raise problem
@@ -97,12 +102,13 @@ class Rollout:
         await asyncio.gather(*(swap.commit() for swap in self._swaps))
 
     async def _replace_all(self) -> None:
-        await _all_or_first_failure(map(self._replace_in_turn, self._groups))
+        slots = asyncio.Semaphore(self._parallelism)
+        await _all_or_first_failure(self._replace_in_turn(group, slots) for group in self._groups)
         if len(self._swaps) > 1:
             await _all_or_first_failure(self._blaming(swap, swap.check_again()) for swap in self._swaps)
 
-    async def _replace_in_turn(self, group: Sequence[Swap]) -> None:
-        async with self._slots:
+    async def _replace_in_turn(self, group: Sequence[Swap], slots: asyncio.Semaphore) -> None:
+        async with slots:
             for swap in reversed(group):
                 if swap.shares_namespace:
                     await self._blaming(swap, swap.to(Goal.STOPPED))
@@ -116,15 +122,16 @@ class Rollout:
             self._failures.append((swap, exc))
             raise
 
-    async def _restore(self, group: Sequence[Swap]) -> None:
-        for swap in reversed(group):
-            await swap.halt()
+    async def _restore(self, group: Sequence[Swap], slots: asyncio.Semaphore) -> None:
         problem: RollbackFailed | None = None
-        for swap in group:
-            try:
-                await swap.restore()
-            except RollbackFailed as exc:
-                problem = problem or exc
+        async with slots:
+            for swap in reversed(group):
+                await swap.halt()
+            for swap in group:
+                try:
+                    await swap.restore()
+                except RollbackFailed as exc:
+                    problem = problem or exc
         if problem:
             raise problem
 

@@ -28,7 +28,7 @@ STOP_WITHIN = 10  # seconds that a container which is no good gets to stop, what
 GONE_WITHIN = 60.0  # seconds in which an engine removes a stopped container that was run with --rm
 
 #: Refused on the way there, these are tried again: they have nothing to do with the image.
-INSISTED = frozenset(Step) - {Step.START, Step.WATCH}
+INSISTED = frozenset(Step) - {Step.START}
 #: Refused on the way back, these are no reason to fail: the new one is removed by force in the end.
 DISPENSABLE = {Step.STOP_NEW, Step.PUT_ASIDE}
 WAY_BACK = (Goal.HALTED, Goal.RESTORED, Goal.CLEARED)
