@@ -139,17 +139,16 @@ class FaultProxy:
         line = asyncio.create_task(self._carry((reader, writer)))
         self._lines.add(line)
         line.add_done_callback(self._lines.discard)
+        # Also of one that is cut before it has begun.
+        line.add_done_callback(lambda _: writer.transport.abort())
 
     async def _carry(self, client: Streams) -> None:
-        try:
-            with contextlib.suppress(OSError):
-                engine = await asyncio.open_unix_connection(self._target)
-                try:
-                    await _Line(self, client, engine).run()
-                finally:
-                    engine[1].transport.abort()
-        finally:
-            client[1].transport.abort()
+        with contextlib.suppress(OSError):
+            engine = await asyncio.open_unix_connection(self._target)
+            try:
+                await _Line(self, client, engine).run()
+            finally:
+                engine[1].transport.abort()
 
 
 class _Line:

@@ -120,13 +120,13 @@ async def test_whatever_the_engine_says_of_a_step_of_the_way_back_the_old_contai
 def hasty(monkeypatch: pytest.MonkeyPatch) -> float:
     """No call of the engine is waited for longer than this, beyond a container's own stop timeout."""
     for constant in ("CREATE", "START", "STOP_MARGIN"):
-        monkeypatch.setattr(f"lookout.engine.{constant}", 1.5)
+        monkeypatch.setattr(f"lookout.engine.{constant}", 1.2)
     for method in (Engine._call, Engine._post):
-        monkeypatch.setitem(method.__kwdefaults__, "timeout", 1.5)
-    return 1.5
+        defaults = method.__kwdefaults__ or {}
+        monkeypatch.setitem(defaults, "timeout", 1.2)
+    return 1.2
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
 async def test_calls_that_are_never_answered_are_given_up_and_the_deploy_ends(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -135,11 +135,16 @@ async def test_calls_that_are_never_answered_are_given_up_and_the_deploy_ends(
     engine: PrivateEngine,
     line: FaultProxy,
     hasty: float,
-    when: When,
 ) -> None:
     images = [app_image("1"), app_image("2")]
     name, deployer = make_container(images[0], "api", "--stop-timeout=1"), make_deployer(monitor=0.2)
-    for pattern in (CREATE, STOP, RENAME, START, REMOVE):
+    calls: tuple[tuple[str, When], ...] = (
+        (CREATE, "after"),
+        (STOP, "before"),
+        (RENAME, "after"),
+        (START, "before"),
+    )
+    for pattern, when in calls:
         old = inspect(name)
         wanted = next(image for image in images if image != old["Config"]["Image"])
         hang(pattern, when=when)(line)
@@ -167,10 +172,10 @@ async def test_a_stop_that_takes_longer_than_its_call_is_waited_for_with_another
     line: FaultProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The engine kills it after its own five seconds; until then it runs, and is neither good nor gone."""
-    monkeypatch.setattr("lookout.engine.STOP_MARGIN", -3.0)
+    """The engine kills it after its own three seconds; until then it runs, and is neither good nor gone."""
+    monkeypatch.setattr("lookout.engine.STOP_MARGIN", -2.0)
     deaf = app_image("1", changes=[DEAF])
-    name = make_container(deaf, "api", "--stop-timeout=5", "--publish=18141:8080")
+    name = make_container(deaf, "api", "--stop-timeout=3", "--publish=18141:8080")
     old, two = inspect(name)["Id"], app_image("2")
     report = await make_deployer().deploy(request_for(two))
     assert (report.outcome, report.containers) == (Outcome.DEPLOYED, (name,))
