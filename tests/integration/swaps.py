@@ -1,8 +1,11 @@
 """What the tests of single swaps share: how to get into the middle of one, and what it has come to."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
+
+import pytest
 
 from lookout.model import Json, Report
 from lookout.names import final_name
@@ -20,6 +23,13 @@ DEAF = 'CMD ["sh", "-c", "trap true TERM; httpd -p 8080 -h /www; while true; do 
 SLOW_TO_STOP = (
     'CMD ["sh", "-c", "trap \\"sleep {}; exit 0\\" TERM; httpd -p 8080 -h /www; sleep 9999 & wait"]'
 )
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a call that the engine refuses up soon."""
+    for name in [name for name in sys.modules if name.startswith("lookout.")]:
+        if hasattr(sys.modules[name], "INSIST_FOR"):
+            monkeypatch.setattr(f"{name}.INSIST_FOR", 1.5)
 
 
 def assert_back(before: Json, after: Json) -> None:

@@ -41,12 +41,17 @@ def after(pattern: str, lie: Lie) -> Lie:
 
 
 FORWARD: dict[str, Sequence[Lie]] = {
-    "create": (cut(CREATE), answer(500, CREATE, when="after"), answer(409, CREATE)),
-    "stop": (answer(500, UPDATE, when="after"), cut(STOP), answer(304, STOP), answer(404, STOP)),
-    "rename": (answer(500, RENAME, 1, "after"), cut(RENAME, 2), answer(404, RENAME, 2)),
-    "start": (cut(START), answer(304, START), answer(500, START, when="after")),
-    "look": (after(START, answer(500, LOOK)), after(START, answer(404, LOOK))),
-    "removal": (cut(REMOVE), answer(409, REMOVE), answer(404, REMOVE)),
+    "create and stop": (
+        *(cut(CREATE), answer(500, CREATE, when="after"), answer(500, UPDATE, when="after")),
+        *(cut(STOP), answer(304, STOP)),
+    ),
+    "rename and start": (
+        *(answer(500, RENAME, 1, "after"), cut(RENAME, 2), answer(404, RENAME, 2)),
+        *(answer(304, START), answer(500, START, when="after")),
+    ),
+    "look and removal": (
+        *(after(START, answer(404, LOOK)), cut(REMOVE), answer(409, REMOVE), answer(404, REMOVE)),
+    ),
 }
 
 BACKWARD: dict[str, Sequence[Lie]] = {

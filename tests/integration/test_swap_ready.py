@@ -55,10 +55,10 @@ BAD = {
         known_within=2 * (0.2 + 0.5),
     ),
     "never healthy, which its start period hides for a while": Bad(
-        ("HEALTHCHECK --start-period=4s --interval=300ms --timeout=1s --retries=1 CMD false",),
+        ("HEALTHCHECK --start-period=3s --interval=300ms --timeout=1s --retries=1 CMD false",),
         says="unhealthy",
-        not_before=4,
-        known_within=4 + 0.3 + 1,
+        not_before=3,
+        known_within=3 + 0.3 + 1,
     ),
     "exits with 0 at once, started again for ever": Bad(('CMD ["true"]',), says="exited", known_within=0),
     "exits with 0 at once, and that is the end of it": Bad(
@@ -67,9 +67,6 @@ BAD = {
     "a crash loop that is tried three times": Bad(
         ('CMD ["false"]',), says="exited", known_within=0, restart="on-failure:3"
     ),
-    "a crash loop until somebody stops it": Bad(
-        ('CMD ["false"]',), says="exited", known_within=0, restart="unless-stopped"
-    ),
     "a slow crash loop": Bad(
         (CRASHING.format(1, 3),),
         says="exited",
@@ -77,13 +74,6 @@ BAD = {
         known_within=1,
         monitor=2.5,
         restart="on-failure",
-    ),
-    "crashes although its check was good": Bad(
-        (CRASHING.format(1, 3), f"HEALTHCHECK --interval=100ms {HEALTHY_PAGE}"),
-        says="exited",
-        not_before=1,
-        known_within=1,
-        monitor=2.5,
     ),
 }
 
@@ -123,7 +113,7 @@ async def test_an_image_that_is_healthy_only_late_in_its_start_period_is_waited_
 ) -> None:
     """Longer than the deploy time says, and than the retries would allow."""
     check = "HEALTHCHECK --start-period=60s --interval=200ms --timeout=1s --retries=1 CMD test -e /warm"
-    slow = 'CMD ["sh", "-c", "(sleep 2.5; touch /warm) & exec /app"]'
+    slow = 'CMD ["sh", "-c", "(sleep 2; touch /warm) & exec /app"]'
     name = make_container(app_image("1"), "api", "--publish=18101:8080")
     old, image = inspect(name), app_image("2", changes=[slow, check])
     watch = Watch(engine)
@@ -132,7 +122,7 @@ async def test_an_image_that_is_healthy_only_late_in_its_start_period_is_waited_
     assert inspect(name)["State"]["Health"]["Status"] == "healthy"
     (started,) = moments(watch, inspect(name)["Id"], "start")
     (removed,) = moments(watch, old["Id"], "destroy")
-    assert removed - started > 2.5
+    assert removed - started > 2
     assert page(engine, "http://127.0.0.1:18101/") == "2"
 
 
@@ -181,8 +171,8 @@ async def test_a_good_container_that_the_user_restarts_has_run_long_enough_or_is
 ) -> None:
     name = make_container(app_image("1"), "api")
     old, image, watch = inspect(name), app_image("2"), Watch(engine)
-    async with watched(engine, name, deploy(image, monitor=2)) as middle:
-        await asyncio.sleep(1)
+    async with watched(engine, name, deploy(image, monitor=1.5)) as middle:
+        await asyncio.sleep(0.7)
         engine.docker("restart", "--time=0", middle.new)
     report = middle.task.result()
     assert not leftovers(engine)
@@ -191,7 +181,7 @@ async def test_a_good_container_that_the_user_restarts_has_run_long_enough_or_is
         return
     assert report.outcome is Outcome.DEPLOYED
     (removed,) = moments(watch, middle.old, "destroy")
-    assert removed - moments(watch, middle.new, "start")[-1] >= 2
+    assert removed - moments(watch, middle.new, "start")[-1] >= 1.5
 
 
 async def test_a_restart_of_the_engine_gives_no_container_less_time_to_prove_itself(
@@ -214,24 +204,3 @@ async def test_a_restart_of_the_engine_gives_no_container_less_time_to_prove_its
     assert_back(old, inspect(name))
     assert page(engine, "http://127.0.0.1:18101/") == "1"
     assert not leftovers(engine)
-
-
-async def test_a_good_container_survives_a_restart_of_the_engine_or_all_is_as_before(
-    app_image: AppImage,
-    make_container: MakeContainer,
-    deploy: Deploy,
-    inspect: Inspect,
-    engine: PrivateEngine,
-) -> None:
-    name = make_container(app_image("1"), "api", "--publish=18101:8080", "--restart=always")
-    old, image = inspect(name), app_image("2")
-    async with watched(engine, name, deploy(image, monitor=2)) as middle:
-        engine.stop()
-        engine.start()
-    report = middle.task.result()
-    assert not leftovers(engine)
-    assert inspect(name)["HostConfig"] == old["HostConfig"]
-    deployed = report.outcome is Outcome.DEPLOYED
-    assert deployed or (report.outcome, report.transient) == (Outcome.FAILED, True)
-    assert (inspect(name)["Id"] == middle.new) == deployed
-    assert page(engine, "http://127.0.0.1:18101/") == ("2" if deployed else "1")

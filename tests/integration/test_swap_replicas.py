@@ -12,11 +12,11 @@ from tests.integration.watching import Watch, page
 
 pytestmark = pytest.mark.engine
 
-MONITOR = 0.7  # seconds
+MONITOR = 0.6  # seconds
 # So slow to stop that those which may be down at the same time surely are.
-ONE = [SLOW_TO_STOP.format(0.5)]
+ONE = [SLOW_TO_STOP.format(0.4)]
 # It ends where it finds this in its environment, a while after it was started.
-PICKY = ['CMD ["sh", "-c", "test -z \\"$FAIL\\" || { sleep 0.4; echo no good; exit 4; }; exec /app"]']
+PICKY = ['CMD ["sh", "-c", "test -z \\"$FAIL\\" || { sleep 0.3; echo no good; exit 4; }; exec /app"]']
 FIRST_PORT = 18110
 
 
@@ -37,7 +37,7 @@ def pages(engine: PrivateEngine, names: list[str]) -> list[str]:
     return [page(engine, f"http://127.0.0.1:{FIRST_PORT + number}/") for number in range(len(names))]
 
 
-@pytest.mark.parametrize(("parallelism", "at_once"), [(1, 1), (2, 2), (0, 3)])
+@pytest.mark.parametrize(("parallelism", "at_once"), [(2, 2), (0, 3)])
 async def test_so_many_replicas_are_down_at_a_time_and_the_old_ones_go_when_all_new_ones_are_ready(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -68,7 +68,7 @@ async def test_with_one_at_a_time_the_next_is_stopped_only_when_the_last_is_read
     deploy: Deploy,
     engine: PrivateEngine,
 ) -> None:
-    names = replicas(make_container, app_image("1"), 2)
+    names = replicas(make_container, app_image("1", changes=ONE), 2)
     two, watch = app_image("2"), Watch(engine)
     assert (await deploy(two, monitor=MONITOR)).outcome is Outcome.DEPLOYED
     done = order(watch, "kill", "start")
@@ -78,7 +78,7 @@ async def test_with_one_at_a_time_the_next_is_stopped_only_when_the_last_is_read
     assert done[2][2] - done[1][2] >= MONITOR
 
 
-@pytest.mark.parametrize(("parallelism", "at_most"), [(1, 1), (2, 2), (0, 3)])
+@pytest.mark.parametrize(("parallelism", "at_most"), [(1, 1), (0, 3)])
 async def test_the_second_replica_that_fails_brings_all_back_as_they_were(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -96,6 +96,7 @@ async def test_the_second_replica_that_fails_brings_all_back_as_they_were(
 
     assert report.outcome is Outcome.ROLLED_BACK
     assert names[1] in report.reason
+    assert "no good" in report.log_tail
     for name, old in zip(names, olds, strict=True):
         assert_back(old, inspect(name))
     assert pages(engine, names) == ["1"] * 3
@@ -104,16 +105,6 @@ async def test_the_second_replica_that_fails_brings_all_back_as_they_were(
     if parallelism == 1:
         assert inspect(names[2])["State"] == olds[2]["State"], "it was not its turn yet"
     assert destroyed(watch) == created(watch), "no old one was removed"
-
-
-async def test_the_last_words_of_the_one_that_failed_are_in_the_report(
-    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
-) -> None:
-    replicas(make_container, app_image("1"), 2, bad=1)
-    report = await deploy(app_image("2", changes=PICKY))
-    assert report.outcome is Outcome.ROLLED_BACK
-    assert "no good" in report.log_tail
-    assert not leftovers(engine)
 
 
 async def test_a_container_may_say_for_itself_how_long_it_is_watched(

@@ -13,7 +13,7 @@ from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import until
-from tests.integration.swaps import assert_back
+from tests.integration.swaps import assert_back, impatient
 from tests.integration.watching import Watch, page, state
 
 pytestmark = pytest.mark.engine
@@ -132,8 +132,10 @@ async def test_a_network_that_is_removed_in_mid_swap_is_named_and_once_it_is_the
     inspect: Inspect,
     engine: PrivateEngine,
     line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neither of the two can be started without it."""
+    impatient(monkeypatch)
     network = f"lookout-test-{secrets.token_hex(4)}"
     engine.docker("network", "create", network)
     try:
@@ -168,7 +170,9 @@ async def test_a_port_that_a_stranger_takes_in_mid_swap_is_named_and_once_it_is_
     inspect: Inspect,
     engine: PrivateEngine,
     line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    impatient(monkeypatch)
     name = make_container(app_image("1"), "api", f"--publish={PORT}:8080", "--restart=always")
     old, two, deployer, strangers = inspect(name), app_image("2"), make_deployer(), app_image("3")
     stolen: list[str] = []

@@ -72,9 +72,7 @@ class Moment:
 
 
 MOMENTS = {
-    "both stops": Moment(r"POST .*/stop", 2, "before", {0, 1}),
     "both stopped": Moment(r"POST .*/stop", 2, "after", {0, 1}),
-    "both old ones renamed": Moment(r"POST .*lookout-old", 2, "after", {0, 1}),
     "the first start": Moment(r"POST .*/start", 1, "after", {1}),
     "both watched": Moment(r"POST .*/start", 2, "after", {2}),
 }
