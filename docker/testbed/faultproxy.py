@@ -89,9 +89,11 @@ class FaultProxy:
         """Answer that request with this status instead of the engine's, which did it only if `after`."""
         self._fault = _Fault(re.compile(pattern), nth, status, when, action)
 
-    def hang(self, pattern: str, *, nth: int = 1, when: When = "before") -> None:
+    def hang(
+        self, pattern: str, *, nth: int = 1, when: When = "before", action: Callable[[], object] = _nothing
+    ) -> None:
         """Never answer that request."""
-        self._fault = _Fault(re.compile(pattern), nth, "hang", when, _nothing)
+        self._fault = _Fault(re.compile(pattern), nth, "hang", when, action)
 
     def meet(self, pattern: str, action: Callable[[], object], *, nth: int = 1) -> None:
         """Call `action` when that request comes, and only then pass it on."""

@@ -1,7 +1,6 @@
 """What the tests of single swaps share: how to get into the middle of one, and what it has come to."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 
@@ -27,9 +26,7 @@ SLOW_TO_STOP = (
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a call that the engine refuses up soon."""
-    for name in [name for name in sys.modules if name.startswith("lookout.")]:
-        if hasattr(sys.modules[name], "INSIST_FOR"):
-            monkeypatch.setattr(f"{name}.INSIST_FOR", 1.5)
+    monkeypatch.setattr("lookout.swap.INSIST_FOR", 1.5)
 
 
 def assert_back(before: Json, after: Json) -> None:

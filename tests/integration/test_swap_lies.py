@@ -20,7 +20,7 @@ Lie = Callable[[FaultProxy], None]
 
 CREATE, STOP, START = r"POST .*/containers/create", r"POST .*/stop", r"POST .*/start"
 UPDATE, RENAME, REMOVE = r"POST .*/update", r"POST .*/rename", r"DELETE .*/containers/"
-LOOK = r"GET .*/containers/[^/]*/json"
+LOOK, LISTEN = r"GET .*/containers/[^/]*/json", r"GET .*/events"
 
 
 def cut(pattern: str, nth: int = 1, when: When = "after") -> Lie:
@@ -118,6 +118,32 @@ async def test_whatever_the_engine_says_of_a_step_of_the_way_back_the_old_contai
         assert_back(old, inspect(name))
 
 
+async def test_a_look_that_is_refused_while_the_new_container_is_watched_is_no_reason_to_bring_the_old_one_back(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    line: FaultProxy,
+) -> None:
+    """It says nothing of the image."""
+    images = [app_image("1"), app_image("2")]
+    name, deployer = make_container(images[0], "api"), make_deployer(monitor=0.2)
+    for number, lie in enumerate(
+        (
+            after(LISTEN, answer(500, LOOK)),
+            after(LISTEN, cut(LOOK)),
+            answer(500, LISTEN),
+            cut(LISTEN),
+            cut(LISTEN, when="before"),
+        )
+    ):
+        wanted = images[(number + 1) % 2]
+        lie(line)
+        report = await deployer.deploy(request_for(wanted))
+        assert report.outcome is Outcome.DEPLOYED, f"lie {number}: {report}"
+        assert inspect(name)["Config"]["Image"] == wanted
+
+
 # Answers that come late, or never
 
 
@@ -146,8 +172,8 @@ async def test_calls_that_are_never_answered_are_given_up_and_the_deploy_ends(
     calls: tuple[tuple[str, When], ...] = (
         (CREATE, "after"),
         (STOP, "before"),
-        (RENAME, "after"),
         (START, "before"),
+        (LISTEN, "before"),
     )
     for pattern, when in calls:
         old = inspect(name)

@@ -126,11 +126,11 @@ async def test_an_old_container_that_its_user_removes_in_mid_swap_is_not_missed(
 
 
 def meddle_at(line: FaultProxy, moment: tuple[str, int] | None, meddle: Callable[[], object]) -> None:
-    """Meddle when this request comes, or with the second look at the new container after its start."""
+    """Meddle when this request comes, or with the first look at a container after it was listened to."""
     if moment:
         line.meet(moment[0], meddle, nth=moment[1])
     else:
-        line.meet(AT_THE_START[0], lambda: line.meet(r"GET .*/containers/[0-9a-f]{64}/json", meddle, nth=2))
+        line.meet(r"GET .*/events", lambda: line.meet(r"GET .*/containers/[0-9a-f]{64}/json", meddle))
 
 
 # The name is taken

@@ -14,14 +14,13 @@ from testbed.faultproxy import FaultProxy, When
 from testbed.images import make_image, push
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
-from tests.integration.queues import until
 from tests.integration.swaps import assert_back
-from tests.integration.watching import Watch, exists, page, state
+from tests.integration.watching import Watch, exists, page
 
 pytestmark = pytest.mark.engine
 
 PORT = 18151
-WATCHED_FOR = 60.0  # seconds: longer than a test
+MONITOR = 2.0  # seconds; the next Lookout watches for as long
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ class Moment:
 
 MOMENTS = {
     "both stopped": Moment(r"POST .*/stop", 2, "after", {0, 1}),
-    "the first start": Moment(r"POST .*/start", 1, "after", {1}),
+    "the first start": Moment(r"POST .*/start", 1, "after", {1, 2}),
     "both watched": Moment(r"POST .*/start", 2, "after", {2}),
 }
 
@@ -100,7 +99,7 @@ async def test_two_deploys_that_are_killed_at_the_same_moment_are_brought_to_an_
     ]
     olds, images = [inspect(name) for name in names], [app_image("2"), f"{other}:2"]
     first = make_lookout("first")
-    deployer = make_deployer(own_id=first, monitor=WATCHED_FOR)
+    deployer = make_deployer(own_id=first, monitor=MONITOR)
     reached = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -144,13 +143,17 @@ async def test_what_a_lookout_that_lives_has_in_hand_no_other_one_touches_until_
     name = make_container(app_image("1"), "api", "--restart=always", f"--publish={PORT}:8080")
     old, two, three = inspect(name), app_image("2"), app_image("3")
     a, b = make_lookout("a"), make_lookout("b")
+    loop, is_held = asyncio.get_running_loop(), asyncio.Event()
+
+    def hold(pattern: str, nth: int = 1) -> None:
+        line.hang(pattern, nth=nth, action=lambda: loop.call_soon_threadsafe(is_held.set))
+
     if held == "at the stop":
-        line.hang(r"POST .*/stop")
-    first = asyncio.create_task(make_deployer(own_id=a, monitor=WATCHED_FOR).deploy(request_for(two)))
-    if held == "at the stop":
-        await until(lambda: any("/stop" in request for request in line.requests))
+        hold(r"POST .*/stop")
     else:
-        await until(lambda: state(engine, name)[1] and state(engine, name)[0] != old["Id"])
+        line.meet(r"POST .*/start", lambda: hold(r"GET .*/containers/[^/]*/json", 3))
+    first = asyncio.create_task(make_deployer(own_id=a).deploy(request_for(two)))
+    await asyncio.wait_for(is_held.wait(), 20)
     second, watch = make_deployer(own_id=b), Watch(engine)
 
     logs.clear()
