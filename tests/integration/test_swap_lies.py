@@ -1,5 +1,6 @@
 """An engine whose answers are lost, late or wrong: whatever it said, what it has in the end is right."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -180,7 +181,8 @@ async def test_calls_that_are_never_answered_are_given_up_and_the_deploy_ends(
         wanted = next(image for image in images if image != old["Config"]["Image"])
         hang(pattern, when=when)(line)
         begun = time.monotonic()
-        report = await deployer.deploy(request_for(wanted))
+        async with asyncio.timeout(30):
+            report = await deployer.deploy(request_for(wanted))
         await deployer.recover()
         told = f"{pattern}: {report}"
         assert time.monotonic() - begun < hasty + 15, told
