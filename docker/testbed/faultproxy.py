@@ -1,25 +1,34 @@
-"""A faulty line to an engine: it sees each request, and breaks the one that a test asks for."""
+"""A faulty line to an engine: it sees each request, and does wrong with the one that a test asks for."""
 
 import asyncio
 import contextlib
+import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
 CHUNK = 64 * 1024
 LONGEST_HEAD = 1024 * 1024
+NOT_MODIFIED = 304  # the one answer here that has no body
 
 When = Literal["before", "after"]
+How = Literal["cut", "hang", "pass"] | int
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+PassOn = Callable[[bytes], Awaitable[None]]
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass
-class _Cut:
+class _Fault:
     pattern: re.Pattern[str]
     remaining: int
+    how: How
     when: When
     action: Callable[[], object]
 
@@ -37,7 +46,7 @@ class FaultProxy:
         self._target = target
         self._path = path
         self._is_down = False
-        self._cut: _Cut | None = None
+        self._fault: _Fault | None = None
         self._lines: set[asyncio.Task[None]] = set()
         self._listening = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
@@ -60,18 +69,35 @@ class FaultProxy:
         self._thread.join()
 
     def cut(
-        self,
-        pattern: str,
-        *,
-        nth: int = 1,
-        when: When = "before",
-        action: Callable[[], object] = lambda: None,
+        self, pattern: str, *, nth: int = 1, when: When = "before", action: Callable[[], object] = _nothing
     ) -> None:
         """Cut the nth request from now whose line matches, before or after the engine did it.
 
-        `action` is called at that moment, in the proxy's thread. Only one cut is planned at a time.
+        `action` is called at that moment, in the proxy's thread. Only one fault is planned at a time.
         """
-        self._cut = _Cut(re.compile(pattern), nth, when, action)
+        self._fault = _Fault(re.compile(pattern), nth, "cut", when, action)
+
+    def answer(
+        self,
+        pattern: str,
+        status: int,
+        *,
+        nth: int = 1,
+        when: When = "before",
+        action: Callable[[], object] = _nothing,
+    ) -> None:
+        """Answer that request with this status instead of the engine's, which did it only if `after`."""
+        self._fault = _Fault(re.compile(pattern), nth, status, when, action)
+
+    def hang(
+        self, pattern: str, *, nth: int = 1, when: When = "before", action: Callable[[], object] = _nothing
+    ) -> None:
+        """Never answer that request."""
+        self._fault = _Fault(re.compile(pattern), nth, "hang", when, action)
+
+    def meet(self, pattern: str, action: Callable[[], object], *, nth: int = 1) -> None:
+        """Call `action` when that request comes, and only then pass it on."""
+        self._fault = _Fault(re.compile(pattern), nth, "pass", "before", action)
 
     def go_down(self) -> None:
         """Behave as if the engine were away: cut what is under way, and every new connection."""
@@ -82,16 +108,16 @@ class FaultProxy:
         """Behave as an engine that is there again."""
         self._is_down = False
 
-    def note(self, request: str) -> _Cut | None:
-        """Note a request, and return the cut that is planned for it."""
+    def note(self, request: str) -> _Fault | None:
+        """Note a request, and return the fault that is planned for it."""
         self.requests.append(request)
-        if self._cut is None or not self._cut.pattern.search(request):
+        if self._fault is None or not self._fault.pattern.search(request):
             return None
-        self._cut.remaining -= 1
-        if self._cut.remaining:
+        self._fault.remaining -= 1
+        if self._fault.remaining:
             return None
-        cut, self._cut = self._cut, None
-        return cut
+        fault, self._fault = self._fault, None
+        return fault
 
     async def _listen(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -115,27 +141,26 @@ class FaultProxy:
         line = asyncio.create_task(self._carry((reader, writer)))
         self._lines.add(line)
         line.add_done_callback(self._lines.discard)
+        # Also of one that is cut before it has begun.
+        line.add_done_callback(lambda _: writer.transport.abort())
 
     async def _carry(self, client: Streams) -> None:
-        try:
-            with contextlib.suppress(OSError):
-                engine = await asyncio.open_unix_connection(self._target)
-                try:
-                    await _Line(self, client, engine).run()
-                finally:
-                    engine[1].transport.abort()
-        finally:
-            client[1].transport.abort()
+        with contextlib.suppress(OSError):
+            engine = await asyncio.open_unix_connection(self._target)
+            try:
+                await _Line(self, client, engine).run()
+            finally:
+                engine[1].transport.abort()
 
 
 class _Line:
-    """One connection, until either side ends it or a cut does."""
+    """One connection, until either side ends it or a fault does."""
 
     def __init__(self, proxy: FaultProxy, client: Streams, engine: Streams) -> None:
         self._proxy = proxy
         self._from_client, self._to_client = client
         self._from_engine, self._to_engine = engine
-        self._cut_answer: _Cut | None = None
+        self._late: _Fault | None = None
 
     async def run(self) -> None:
         requests = asyncio.create_task(self._requests())
@@ -151,25 +176,38 @@ class _Line:
             await asyncio.gather(requests, answers, return_exceptions=True)
 
     async def _requests(self) -> bool:
-        """Pass requests on; false if one was to be cut."""
+        """Pass requests on; false if one was not to be."""
         while head := await self._head():
-            cut = self._proxy.note(head.split(b" HTTP/", 1)[0].decode())
-            if cut and cut.when == "before":
-                cut.action()
-                return False
-            self._cut_answer = cut
+            fault = self._proxy.note(head.split(b" HTTP/", 1)[0].decode())
+            if fault and fault.when == "before":
+                fault.action()
+                if fault.how != "pass":
+                    await self._body(head.lower(), _drop)
+                    await self._do(fault)
+                    return False
+            self._late = fault if fault and fault.when == "after" else None
             self._to_engine.write(head)
-            await self._body(head.lower())
+            await self._body(head.lower(), self._pass_on)
         self._to_engine.write_eof()
         return True
 
     async def _answers(self) -> None:
         while data := await self._from_engine.read(CHUNK):
-            if self._cut_answer:
-                self._cut_answer.action()
+            if self._late:
+                self._late.action()
+                await self._do(self._late)
                 return
             self._to_client.write(data)
             await self._to_client.drain()
+
+    async def _do(self, fault: _Fault) -> None:
+        """What is wrong with a request, up to the end of its connection."""
+        if fault.how == "hang":
+            await asyncio.Event().wait()
+        if isinstance(fault.how, int):
+            self._to_client.write(_answer(fault.how))
+            self._to_client.close()
+            await self._to_client.wait_closed()
 
     async def _head(self) -> bytes:
         try:
@@ -177,19 +215,29 @@ class _Line:
         except asyncio.IncompleteReadError:
             return b""
 
-    async def _body(self, head: bytes) -> None:
+    async def _body(self, head: bytes, pass_on: PassOn) -> None:
         if b"\r\nupgrade:" in head:
             while data := await self._from_client.read(CHUNK):
-                await self._pass_on(data)
+                await pass_on(data)
         elif b"\r\ntransfer-encoding: chunked" in head:
             size = -1
             while size:
                 line = await self._from_client.readline()
                 size = int(line.split(b";")[0], 16)
-                await self._pass_on(line + await self._from_client.readexactly(size + len(b"\r\n")))
+                await pass_on(line + await self._from_client.readexactly(size + len(b"\r\n")))
         elif length := re.search(rb"\r\ncontent-length: *(\d+)", head):
-            await self._pass_on(await self._from_client.readexactly(int(length[1])))
+            await pass_on(await self._from_client.readexactly(int(length[1])))
 
     async def _pass_on(self, data: bytes) -> None:
         self._to_engine.write(data)
         await self._to_engine.drain()
+
+
+async def _drop(_: bytes) -> None:
+    pass
+
+
+def _answer(status: int) -> bytes:
+    body = b"" if status == NOT_MODIFIED else json.dumps({"message": "the line answers so"}).encode()
+    head = f"HTTP/1.1 {status} Faulty\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body

@@ -21,6 +21,7 @@ from lookout.puller import Puller
 from lookout.sqs import Queue
 from testbed.debian import Unavailable
 from testbed.engine import PrivateEngine, version
+from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
@@ -190,9 +191,20 @@ def inspect(engine: PrivateEngine) -> Inspect:
 
 
 @pytest.fixture
-async def connection(engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    """The private engine, as Lookout calls it."""
-    monkeypatch.setenv("DOCKER_HOST", engine.docker_host)
+def line(engine: PrivateEngine) -> Iterator[FaultProxy]:
+    """A faulty line to the engine."""
+    with FaultProxy(engine.socket, engine.directory / f"{secrets.token_hex(4)}.sock") as line:
+        yield line
+
+
+@pytest.fixture
+async def connection(
+    request: pytest.FixtureRequest, engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Engine]:
+    """The private engine, as Lookout calls it: through the faulty line where the test asks for one."""
+    faulty = "line" in request.fixturenames
+    way: PrivateEngine | FaultProxy = request.getfixturevalue("line") if faulty else engine
+    monkeypatch.setenv("DOCKER_HOST", way.docker_host)
     async with Engine.connect() as connection:
         yield connection
 

@@ -326,13 +326,6 @@ def test_what_the_open_poll_brings_after_sigterm_is_visible_to_others_at_once(
 # Things that are away
 
 
-@pytest.fixture
-def line(engine: PrivateEngine, tmp_path: Path) -> Iterator[FaultProxy]:
-    """A line to the engine that can be cut."""
-    with FaultProxy(engine.socket, engine.directory / f"{secrets.token_hex(4)}.sock") as proxy:
-        yield proxy
-
-
 def test_an_engine_that_is_away_at_the_start_is_waited_for(
     app_image: AppImage, make_container: MakeContainer, start: Start, send: Send, line: FaultProxy
 ) -> None:

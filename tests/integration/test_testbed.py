@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import botocore.session
@@ -276,6 +277,40 @@ def test_the_fault_proxy_cuts_before_or_after_the_engine_did_it(
         faulty.docker("start", name)
         assert running()
         assert len([request for request in line.requests if "/stop" in request]) == 2
+
+
+def test_the_fault_proxy_lies_before_or_after_the_engine_did_it(
+    engine: PrivateEngine, app_image: Callable[..., str], make_container: Callable[..., str]
+) -> None:
+    name = make_container(app_image("1"), "web")
+
+    def running() -> bool:
+        return engine.docker("inspect", "--format={{.State.Running}}", name) == "true"
+
+    with FaultProxy(engine.socket, engine.directory / "fault.sock") as line:
+        faulty = engine.at(line.docker_host)
+        line.answer("POST .*/stop", 304)
+        faulty.docker("stop", name)
+        assert running()
+
+        line.answer("POST .*/stop", 500, when="after")
+        with pytest.raises(DockerFailed, match="the line answers so"):
+            faulty.docker("stop", name)
+        assert not running()
+
+        met: list[bool] = []
+        line.meet("POST .*/start", lambda: met.append(running()))
+        faulty.docker("start", name)
+        assert (met, running()) == ([False], True)
+
+        line.hang("POST .*/kill")
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(faulty.docker, "kill", name)
+            assert not wait([waiting], timeout=0.5).done
+            assert running()
+            line.go_down()
+            with pytest.raises(DockerFailed):
+                waiting.result(10)
 
 
 @pytest.mark.queue

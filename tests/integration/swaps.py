@@ -1,0 +1,100 @@
+"""What the tests of single swaps share: how to get into the middle of one, and what it has come to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from lookout.model import Json, Report
+from lookout.names import final_name
+from testbed.engine import PrivateEngine
+from tests.integration.queues import until
+from tests.integration.watching import Watch, state
+
+SECOND = 1_000_000_000  # in the nanoseconds of an event
+
+IS_BACK = ("Id", "Name", "Image", "Config", "HostConfig")
+
+# The application, which does something else besides when it is told to stop, or after some time.
+CRASHING = 'CMD ["sh", "-c", "httpd -p 8080 -h /www; sleep {}; exit {}"]'
+DEAF = 'CMD ["sh", "-c", "trap true TERM; httpd -p 8080 -h /www; while true; do sleep 0.2; done"]'
+SLOW_TO_STOP = (
+    'CMD ["sh", "-c", "trap \\"sleep {}; exit 0\\" TERM; httpd -p 8080 -h /www; sleep 9999 & wait"]'
+)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a call that the engine refuses up soon."""
+    monkeypatch.setattr("lookout.swap.INSIST_FOR", 1.5)
+
+
+def assert_back(before: Json, after: Json) -> None:
+    """The very same container with all that was its own, and it runs."""
+    assert {key: after[key] for key in IS_BACK} == {key: before[key] for key in IS_BACK}
+    assert after["State"]["Running"]
+
+
+@asynccontextmanager
+async def watched(engine: PrivateEngine, name: str, deploying: Awaitable[Report]) -> AsyncIterator["Middle"]:
+    """Run a deploy up to the moment when the new container of this name was started; it goes on then."""
+    old, _ = state(engine, name)
+    task = asyncio.ensure_future(deploying)
+    try:
+        await until(
+            lambda: task.done() or (state(engine, name)[0] not in ("", old) and state(engine, name)[1])
+        )
+        assert not task.done(), task.result()
+        yield Middle(old, state(engine, name)[0], task)
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class Middle:
+    """A swap whose new container runs, and is still watched."""
+
+    def __init__(self, old: str, new: str, task: "asyncio.Future[Report]") -> None:
+        self.old = old
+        self.new = new
+        self.task = task
+
+
+def moments(watch: Watch, container: str, action: str) -> list[float]:
+    """When this was done to the container of this id, in seconds."""
+    return [
+        _when(e) for e in watch.events("container") if (e["Actor"]["ID"], e["Action"]) == (container, action)
+    ]
+
+
+def most_down_at_once(watch: Watch, names: Iterable[str]) -> int:
+    """How many of the services of these names were down at the same time at most.
+
+    A service is down from the moment that its container is told to stop, or ends, until the next one
+    of that name is started.
+    """
+    down, most = set(), 0
+    for event in watch.events("container"):
+        service = final_name(event["Actor"]["Attributes"]["name"])
+        if service not in names:
+            continue
+        if event["Action"] in ("kill", "die"):
+            down.add(service)
+        elif event["Action"] == "start":
+            down.discard(service)
+        most = max(most, len(down))
+    return most
+
+
+def order(watch: Watch, *actions: str) -> list[tuple[str, str, float]]:
+    """What of these was done to which service, and when."""
+    return [
+        (event["Action"], final_name(event["Actor"]["Attributes"]["name"]), _when(event))
+        for event in watch.events("container")
+        if event["Action"] in actions
+    ]
+
+
+def _when(event: Json) -> float:
+    return int(event["timeNano"]) / SECOND
