@@ -40,6 +40,7 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 QUICK = 60.0  # seconds: calls that only read or write the engine's own state, on a slow disk
 CREATE = 300.0  # seconds: create copies files of the image into new volumes
 START = 120.0  # seconds: networks, mounts and plugins are attached
+LISTEN = 5.0  # seconds: until the engine begins to tell events
 REGISTRY = 20.0  # seconds: one question to a registry, through the engine
 STOP_MARGIN = 60.0  # seconds that the engine may need beyond the container's own stop timeout
 ENGINE_STOP_TIMEOUT = 10  # seconds: the engine's default where the container has none
@@ -276,13 +277,14 @@ class Engine:
         call, params = f"watch {container}", {"filters": json.dumps(filters)}
         async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(QUICK):  # to answer; then it may be silent for as long as it likes
+                async with asyncio.timeout(
+                    LISTEN
+                ):  # to answer; then it may be silent for as long as it likes
                     request = self._request(call, "GET", "events", params=params, timeout=None)
                     response = await stack.enter_async_context(request)
-            except TimeoutError:
-                raise EngineUnavailable(call, "no answer in time") from None
-            except EngineError as exc:
-                log.warning("the engine tells no events; looking every moment instead", error=str(exc))
+            except (EngineError, TimeoutError) as exc:
+                error = str(exc) or "no answer in time"
+                log.warning("the engine tells no events; looking every moment instead", error=error)
                 yield lambda seconds: asyncio.sleep(min(seconds, WITHOUT_EVENTS))
                 return
 

@@ -66,8 +66,8 @@ async def wait_until_ready(engine: Engine, container: str, monitor: Monitor) -> 
 
     The engine's events say when to look. Raises NotReady as soon as it has exited, restarted or
     become unhealthy, or when it is not ready in the time that its own health check and the deploy
-    time allow. Where it is started anew without a crash, as by an engine that restarts, the time
-    begins again.
+    time allow. Where it is started anew without a crash, as by an engine that restarts, or is paused,
+    the time begins again.
     """
     if monitor.may_fail:
         return
@@ -78,17 +78,18 @@ async def wait_until_ready(engine: Engine, container: str, monitor: Monitor) -> 
         while True:
             inspected = await _inspect(engine, container)
             now = time.monotonic()
-            if inspected["State"].get("StartedAt") != started_at:
-                started_at, begun = inspected["State"].get("StartedAt"), now
+            state = inspected["State"]
+            if state.get("StartedAt") != started_at or state.get("Paused"):
+                started_at, begun = state.get("StartedAt"), now
             if _has_done_its_work(inspected, monitor):
                 return
             _check_alive(inspected, now - begun)
             health = _health(inspected)
-            if now - begun >= monitor.seconds and health in (None, "healthy"):
+            if now - begun >= monitor.seconds and health in (None, "healthy") and not state.get("Paused"):
                 return
             left = first + _longest(inspected, monitor) - now
             if left <= 0:
-                raise NotReady(_too_long(health, now - first))
+                raise NotReady(_too_long(state, health, now - first))
             to_go = begun + monitor.seconds - now
             await changed(min(LOOK_EVERY, left, *((to_go,) if to_go > 0 else ())))
 
@@ -117,7 +118,9 @@ def _longest(inspected: Json, monitor: Monitor) -> float:
     return monitor.seconds + max(patience(check) if check else HEALTH_MARGIN, monitor.deploy_time)
 
 
-def _too_long(health: str | None, seconds: float) -> str:
+def _too_long(state: Json, health: str | None, seconds: float) -> str:
+    if state.get("Paused"):
+        return f"it is paused, {seconds:.0f} s after its start"
     if health == "starting":
         return f"its health check gave no answer in {seconds:.0f} s"
     return f"it was started again and again for {seconds:.0f} s"
