@@ -18,6 +18,10 @@ When = Literal["before", "after"]
 How = Literal["cut", "hang", "pass"] | int
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 PassOn = Callable[[bytes], Awaitable[None]]
+Matches = Callable[[str], object]
+
+# What an engine goes on answering until something happens, or for ever.
+ENDLESS = re.compile(r"/events\b|[?&](follow|stream)=(1|true)\b")
 
 
 def _nothing() -> None:
@@ -26,11 +30,17 @@ def _nothing() -> None:
 
 @dataclass
 class _Fault:
-    pattern: re.Pattern[str]
+    pattern: str | Matches
     remaining: int
     how: How
     when: When
     action: Callable[[], object]
+    request: str = ""  # the one that it happens to
+
+    def is_for(self, request: str) -> bool:
+        if isinstance(self.pattern, str):
+            return bool(re.search(self.pattern, request))
+        return bool(self.pattern(request))
 
 
 class FaultProxy:
@@ -69,13 +79,20 @@ class FaultProxy:
         self._thread.join()
 
     def cut(
-        self, pattern: str, *, nth: int = 1, when: When = "before", action: Callable[[], object] = _nothing
+        self,
+        pattern: str | Matches,
+        *,
+        nth: int = 1,
+        when: When = "before",
+        action: Callable[[], object] = _nothing,
     ) -> None:
         """Cut the nth request from now whose line matches, before or after the engine did it.
 
-        `action` is called at that moment, in the proxy's thread. Only one fault is planned at a time.
+        Before, the engine never sees it; after, it has answered in full, and the client sees nothing of
+        that. `action` is called at that moment, in the proxy's thread, which does nothing else meanwhile.
+        Only one fault is planned at a time.
         """
-        self._fault = _Fault(re.compile(pattern), nth, "cut", when, action)
+        self._fault = _Fault(pattern, nth, "cut", when, action)
 
     def answer(
         self,
@@ -87,17 +104,24 @@ class FaultProxy:
         action: Callable[[], object] = _nothing,
     ) -> None:
         """Answer that request with this status instead of the engine's, which did it only if `after`."""
-        self._fault = _Fault(re.compile(pattern), nth, status, when, action)
+        self._fault = _Fault(pattern, nth, status, when, action)
 
     def hang(
         self, pattern: str, *, nth: int = 1, when: When = "before", action: Callable[[], object] = _nothing
     ) -> None:
         """Never answer that request."""
-        self._fault = _Fault(re.compile(pattern), nth, "hang", when, action)
+        self._fault = _Fault(pattern, nth, "hang", when, action)
 
-    def meet(self, pattern: str, action: Callable[[], object], *, nth: int = 1) -> None:
-        """Call `action` when that request comes, and only then pass it on."""
-        self._fault = _Fault(re.compile(pattern), nth, "pass", "before", action)
+    def meet(
+        self,
+        pattern: str | Matches,
+        action: Callable[[], object],
+        *,
+        nth: int = 1,
+        when: When = "before",
+    ) -> None:
+        """Call `action` when that request comes, or its answer, and only then pass it on."""
+        self._fault = _Fault(pattern, nth, "pass", when, action)
 
     def go_down(self) -> None:
         """Behave as if the engine were away: cut what is under way, and every new connection."""
@@ -111,12 +135,13 @@ class FaultProxy:
     def note(self, request: str) -> _Fault | None:
         """Note a request, and return the fault that is planned for it."""
         self.requests.append(request)
-        if self._fault is None or not self._fault.pattern.search(request):
+        if self._fault is None or not self._fault.is_for(request):
             return None
         self._fault.remaining -= 1
         if self._fault.remaining:
             return None
         fault, self._fault = self._fault, None
+        fault.request = request
         return fault
 
     async def _listen(self) -> None:
@@ -193,12 +218,21 @@ class _Line:
 
     async def _answers(self) -> None:
         while data := await self._from_engine.read(CHUNK):
-            if self._late:
-                self._late.action()
-                await self._do(self._late)
-                return
+            if fault := self._late:
+                data = await self._whole(data, fault.request)
+                fault.action()
+                if fault.how != "pass":
+                    await self._do(fault)
+                    return
+                self._late = None
             self._to_client.write(data)
             await self._to_client.drain()
+
+    async def _whole(self, data: bytes, request: str) -> bytes:
+        """The whole answer that begins so; of one without an end what there is with its head."""
+        while not _is_whole(data, request) and (more := await self._from_engine.read(CHUNK)):
+            data += more
+        return data
 
     async def _do(self, fault: _Fault) -> None:
         """What is wrong with a request, up to the end of its connection."""
@@ -241,3 +275,14 @@ def _answer(status: int) -> bytes:
     body = b"" if status == NOT_MODIFIED else json.dumps({"message": "the line answers so"}).encode()
     head = f"HTTP/1.1 {status} Faulty\r\nContent-Type: application/json\r\nConnection: close\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _is_whole(answer: bytes, request: str) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    head = head.lower() + b"\r\n"
+    if not end or ENDLESS.search(request):
+        return bool(end)
+    if b"\r\ntransfer-encoding: chunked" in head:
+        return (b"\r\n" + body).endswith(b"\r\n0\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head)
+    return len(body) >= (int(length[1]) if length else 0)

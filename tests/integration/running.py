@@ -11,12 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import lookout
+
 Event = dict[str, Any]
 
 # The real command, with the waits that are promises rather than settings made shorter.
 COMMAND = (
     "import sys; from lookout.app import Pace; from lookout.cli import main; sys.exit(main(Pace(**{pace})))"
 )
+# It is the code that the tests import, wherever that is.
+CODE = str(Path(lookout.__file__).parent.parent)
+ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": CODE, "LogFormat": "json", "LogLevel": "debug"}
 
 
 class RunningLookout:
@@ -27,7 +32,7 @@ class RunningLookout:
         self._news = threading.Condition()
         self._process = subprocess.Popen(
             [sys.executable, "-c", COMMAND.format(pace=pace)],
-            env={"PATH": os.defpath, "LogFormat": "json", "LogLevel": "debug", **environment},
+            env={**ENVIRONMENT, **environment},
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -70,6 +75,15 @@ class RunningLookout:
     def signal(self, number: int) -> None:
         """Send a signal; harmless if it has ended already."""
         self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL; it is gone when this returns. Harmless if it has ended already."""
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def terminate(self, seconds: float) -> int:
         """SIGTERM; the exit code, which must be there in so many seconds."""

@@ -1,0 +1,98 @@
+"""The moments at which something can die: just before and just after each call to the engine."""
+
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from testbed.faultproxy import When
+
+#: Whether a run takes every point rather than a sample.
+EVERY = os.environ.get("LOOKOUT_TEST_CRASH") == "all"
+
+#: The calls that change something: next to these most can go wrong.
+STEP = re.compile(r"^(POST /(containers|networks)/|PUT |DELETE )")
+_READ = re.compile(r"^(GET|HEAD) ")
+
+_VERSION = re.compile(r"^(\w+) /v\d+\.\d+/")
+_ID = re.compile(r"\b[0-9a-f]{64}\b")
+_TOKENS = (
+    (re.compile(r"\bsha256:<[^>]*>"), "<image>"),
+    (re.compile(r"(?<=\.lookout-)(new|old|rb)\.[0-9a-f]{12}\b"), r"\1"),
+    (re.compile(r'(?<=lookout\.swap\.by=)[^"&]*'), "<me>"),
+    (re.compile(r"\b\d{9,}(\.\d+)?\b"), "<time>"),
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Just before or just after the nth call of this line; the line is the same in every run."""
+
+    when: When
+    line: str
+    nth: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.when} {self.line}" + (f" (no. {self.nth})" if self.nth > 1 else "")
+
+    @property
+    def is_step(self) -> bool:
+        """Whether the call changes something."""
+        return bool(STEP.search(self.line))
+
+    @property
+    def may_be_missed(self) -> bool:
+        """A look that is repeated until something has happened is repeated less often now and then."""
+        return self.nth > 1 and bool(_READ.search(self.line))
+
+    @property
+    def draw(self) -> int:
+        """A number that is as good as random, and the same in every run."""
+        return zlib.crc32(str(self).encode())
+
+
+class Lines:
+    """Tells the line of a request without what is another in each run.
+
+    `ids` are the ids of containers that are known by a word; `words` what else is to be replaced.
+    """
+
+    def __init__(self, ids: Mapping[str, str], words: Mapping[str, str]) -> None:
+        self._ids = ids
+        self._words = words
+
+    def __call__(self, request: str) -> str:
+        line = _VERSION.sub(r"\1 /", unquote(request))
+        for text, word in self._words.items():
+            line = line.replace(text, word)
+        line = _ID.sub(lambda found: f"<{self._ids.get(found[0], 'new')}>", line)
+        for pattern, word in _TOKENS:
+            line = pattern.sub(word, line)
+        return line
+
+
+def points(lines: Iterable[str], whens: Sequence[When] = ("before", "after")) -> list[Point]:
+    """Every point of a run that made these calls, in their order."""
+    seen: Counter[str] = Counter()
+    found = []
+    for line in lines:
+        seen[line] += 1
+        found += [Point(when, line, seen[line]) for when in whens]
+    return found
+
+
+def part(every: Sequence[Point], number: int, of: int) -> list[Point]:
+    """One of so many parts; a point is always in the same one, even where the calls vary a little."""
+    return [point for point in every if point.draw % of == number]
+
+
+def sample(
+    every: Sequence[Point], *, at_random: int = 0, always: Callable[[Point], bool] = lambda point: False
+) -> list[Point]:
+    """Those that are to be tried always, and a few others, which are the same in every run."""
+    others = sorted((point for point in every if not always(point)), key=lambda point: point.draw)
+    chosen = {point for point in every if always(point)} | set(others[:at_random])
+    return [point for point in every if point in chosen]

@@ -1,0 +1,232 @@
+"""Plays a deploy on a real engine and queue, and lets something die at a chosen call to the engine."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event as Flag
+
+from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
+from testbed.images import make_image, push
+from testbed.registry import Registry
+from testbed.sqs import LocalSqs
+from tests.integration.crash_judge import CONTENT, FILE, FOLDERS, Judge, ends
+from tests.integration.crash_points import Lines, Point
+from tests.integration.crash_scenarios import NEW, OLD, Part, Scenario
+from tests.integration.running import Event, RunningLookout
+
+SUBNET, ADDRESS = "10.97.31.0/24", "10.97.31.{number}"
+
+#: Waits that are promises, made short: a message comes back about a second after its holder died.
+PACE = {
+    "lease_floor": 1,
+    "lease_margin": 0,
+    "backoff_base": 0.5,
+    "longest_poll_backoff": 1,
+    "repair_every": 1,
+}
+SETTINGS = {"MonitorSeconds": "0.4", "PollTimeSeconds": "1", "DeployTimeSeconds": "1"}
+VISIBILITY = 2  # seconds: of the queue itself, which Lookout overrules
+
+SETTLED_WITHIN = 25  # seconds from a start of Lookout to the end of the message
+IN_ORDER_WITHIN = 5  # seconds from then until all is as it must be
+
+
+class Ground:
+    """What all plays of one scenario share: images, a network, and a folder to work in."""
+
+    def __init__(
+        self, engine: PrivateEngine, registry: Registry, sqs: LocalSqs, folder: Path, scenario: Scenario
+    ) -> None:
+        self.engine = engine
+        self.sqs = sqs
+        self.folder = folder
+        self.scenario = scenario
+        self.run = secrets.token_hex(4)
+        self.prefix = f"lookout-test-{self.run}-"
+        self.network = f"lookout-test-{self.run}"
+        self.repository = f"{registry.host}/test-{self.run}/api"
+        self.tool = f"lookout-test-{self.run}/tool:1"
+        self.images = {
+            OLD: make_image(engine, f"{self.repository}:{OLD}"),
+            NEW: make_image(engine, f"{self.repository}:{NEW}", changes=scenario.changes),
+        }
+        push(engine, f"{self.repository}:{NEW}")
+        make_image(engine, self.tool)
+        engine.docker("network", "create", f"--subnet={SUBNET}", self.network)
+
+    def close(self) -> None:
+        self.engine.docker("network", "rm", self.network)
+
+    @contextmanager
+    def play(self) -> Iterator["Play"]:
+        """Containers as they were before the deploy, and a message that asks for it."""
+        with FaultProxy(self.engine.socket, self.engine.directory / f"{secrets.token_hex(4)}.sock") as line:
+            play = Play(self, line)
+            try:
+                play.set_up()
+                yield play
+            finally:
+                play.tear_down()
+
+
+@dataclass
+class Fault:
+    """What happens at a point; `met` is set when it did."""
+
+    point: Point
+    action: Callable[[RunningLookout], object] = RunningLookout.kill
+    goes_on: bool = False  # the call itself is not cut
+    met: Flag = field(default_factory=Flag)
+
+
+class Play:
+    """One deploy, with as many Lookouts one after the other as it takes."""
+
+    def __init__(self, ground: Ground, line: FaultProxy) -> None:
+        self.ground = ground
+        self.scenario = ground.scenario
+        self.lookouts: list[RunningLookout] = []
+        self._engine = ground.engine
+        self._line = line
+        self._label = f"lookout.test={secrets.token_hex(4)}"
+        self._names = {part.suffix: ground.prefix + part.suffix for part in self.scenario.parts}
+
+    def set_up(self) -> None:
+        for part in self.scenario.parts:
+            self._make(part)
+        self.judge = Judge(
+            self._engine, self.scenario, self._names, label=self._label, images=self.ground.images
+        )
+        words = {self.ground.prefix: "", self.ground.run: "run"}
+        words |= {image: f"<{tag}>" for tag, image in self.ground.images.items()}
+        self._lines = Lines(self.judge.ids, words)
+        sqs = self.ground.sqs
+        self.queue_url = sqs.create_queue(f"test-{secrets.token_hex(4)}", VisibilityTimeout=VISIBILITY)
+        self.message = sqs.send(
+            self.queue_url, {"ImageName": self.ground.repository, "ImageTag": NEW, "DeployTimeSeconds": "1"}
+        )
+
+    def _make(self, part: Part) -> None:
+        name, engine = self._names[part.suffix], self._engine
+        options = [f"--label={self._label}", f"--restart={part.restart}", "--env=OWN=yes", *part.options]
+        options += [f"--volume={name}-data:{FOLDERS[0]}", f"--volume={FOLDERS[1]}"]
+        if part.parent:
+            image = self.ground.tool
+            options += [f"--network=container:{self._names[part.parent]}", f"--env=PORT={part.port}"]
+        else:
+            image = f"{self.ground.repository}:{OLD}"
+            options += [f"--network={self.ground.network}", f"--ip={ADDRESS.format(number=part.number)}"]
+            options += [f"--network-alias=shop-{part.suffix}", f"--publish={part.port}:8080"]
+        engine.docker("run", "-d", f"--name={name}", *options, image)
+        fill = "; ".join(f"echo {CONTENT} > {folder}/{FILE}" for folder in FOLDERS)
+        engine.docker("exec", name, "sh", "-c", fill)
+
+    def tear_down(self) -> None:
+        for lookout in self.lookouts:
+            lookout.__exit__()
+        made = set(self._engine.docker("ps", "-aq", f"--filter=label={self._label}").split())
+        made |= set(self._engine.docker("ps", "-aq", f"--filter=name={self.ground.prefix}").split())
+        if made:
+            self._engine.docker("rm", "--force", "--volumes", *made)
+        # None but this play's: where there is no container, no volume is anybody's.
+        if left := self._engine.docker("volume", "ls", "--quiet").split():
+            self._engine.docker("volume", "rm", *left)
+
+    @property
+    def runs(self) -> list[list[Event]]:
+        """What each Lookout has logged."""
+        return [lookout.events for lookout in self.lookouts]
+
+    @property
+    def calls(self) -> list[str]:
+        """The calls to the engine so far, without what is another in each run."""
+        return [self._lines(request) for request in self._line.requests]
+
+    def start(self, fault: Fault | None = None, **settings: str) -> RunningLookout:
+        """Start a Lookout, in which the fault will happen."""
+        if fault:
+            self._plan(fault)
+        environment = {"SqsQueueUrl": self.queue_url, "DOCKER_HOST": self._line.docker_host, **SETTINGS}
+        environment |= self.ground.sqs.environment()
+        self.lookouts.append(RunningLookout(environment | settings, self.ground.folder, **PACE))
+        return self.lookouts[-1]
+
+    def _plan(self, fault: Fault) -> None:
+        def strike() -> None:
+            fault.met.set()
+            fault.action(self.lookouts[-1])
+
+        self._line.cut(
+            lambda request: self._lines(request) == fault.point.line,
+            nth=fault.point.nth,
+            when=fault.point.when,
+            action=strike,
+            goes_on=fault.goes_on,
+        )
+
+    def wait(self, condition: Callable[[], object], seconds: float = SETTLED_WITHIN) -> bool:
+        """Whether it came true in so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def is_settled(self) -> bool:
+        """Whether the message has ended, and is gone from the queue."""
+        ended = any(ends(events, self.message) for events in self.runs)
+        return ended and self.ground.sqs.count(self.queue_url) == (0, 0)
+
+    def wait_until_settled(self) -> None:
+        """Wait for the end of the message, and in any case for the last Lookout to be at work."""
+        self.wait(lambda: self.lookouts[-1].logged("polling") and self.is_settled())
+
+    def complaints(self) -> list[str]:
+        """What is wrong in the end, which may take a moment longer than the message."""
+        found: list[str] = []
+
+        def in_order() -> bool:
+            found[:] = self.judge.complaints()
+            return not found
+
+        self.wait(in_order, IN_ORDER_WITHIN)
+        return found + self.judge.complaints_of_message(
+            self.ground.sqs, self.queue_url, self.message, self.runs
+        )
+
+    def story(self) -> str:
+        """What each Lookout has said, for whoever must find out what went wrong."""
+        return "\n".join(
+            f"      run {number}: " + ", ".join(map(_told, events))
+            for number, events in enumerate(self.runs, 1)
+        )
+
+
+def _told(event: Event) -> str:
+    reason = event.get("reason") or event.get("error")
+    return str(event["event"]) + (f" ({str(reason)[:150]})" if reason else "")
+
+
+@dataclass
+class Findings:
+    """What came of the points that were tried."""
+
+    tried: int = 0
+    missed: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, point: Point, play: Play, fault: Fault, complaints: Sequence[str]) -> None:
+        """Note a point; one that did not occur is a failure unless it is one that need not."""
+        self.tried += 1
+        if not fault.met.is_set():
+            self.missed.append(str(point))
+            if not point.may_be_missed:
+                complaints = [*complaints, "this point did not occur in the run"]
+        if complaints:
+            lines = "\n".join(f"    - {complaint}" for complaint in complaints)
+            self.failures.append(f"  {point}\n{lines}\n{play.story()}")
