@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
+from tests.integration.crashes import Findings
 from tests.integration.deploys import request_for
 from tests.integration.hosts import FLAVOURS, NEWEST, Flavour, Host, needed, run_flavours
 from tests.integration.queues import connected
@@ -59,6 +61,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+POINTS = "points at which something died"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many points were tried of how many; the tests note them, whichever process they ran in."""
+    noted: dict[str, tuple[int, int, list[str]]] = {}
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        for key, value in getattr(report, "user_properties", ()):
+            if key == POINTS and report.when == "call":
+                name, tried, every, missed = value
+                before = noted.get(name, (0, 0, []))
+                noted[name] = (before[0] + tried, max(before[1], every), before[2] + missed)
+    if not noted:
+        return
+    terminalreporter.section(POINTS)
+    for name, (tried, every, missed) in sorted(noted.items()):
+        also = f"; not met: {', '.join(missed)}" if missed else ""
+        terminalreporter.write_line(f"{name}: {tried} of {every}{also}")
+    total = sum(tried for tried, _, _ in noted.values())
+    terminalreporter.write_line(f"all: {total} of {sum(every for _, every, _ in noted.values())}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -140,6 +164,18 @@ async def scripted_queue(scripted: ScriptedSqs) -> AsyncIterator[Queue]:
     """Its queue, as Lookout drives it."""
     async with connected(scripted.queue_url) as queue:
         yield queue
+
+
+@pytest.fixture
+def note_points(record_property: Callable[[str, object], None]) -> Callable[[str, Findings, int], None]:
+    """Let the summary tell how many points of a matrix were tried, of `every`, and fail with what was found."""
+
+    def note(name: str, findings: Findings, every: int) -> None:
+        record_property(POINTS, [name, findings.tried, every, findings.missed])
+        if findings.failures:
+            pytest.fail(findings.report(), pytrace=False)
+
+    return note
 
 
 @pytest.fixture

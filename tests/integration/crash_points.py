@@ -4,9 +4,9 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote
+from urllib.parse import unquote_plus
 
 from testbed.faultproxy import When
 
@@ -65,7 +65,7 @@ class Lines:
         self._words = words
 
     def __call__(self, request: str) -> str:
-        line = _VERSION.sub(r"\1 /", unquote(request))
+        line = _VERSION.sub(r"\1 /", unquote_plus(request))
         for text, word in self._words.items():
             line = line.replace(text, word)
         line = _ID.sub(lambda found: f"<{self._ids.get(found[0], 'new')}>", line)
@@ -89,10 +89,10 @@ def part(every: Sequence[Point], number: int, of: int) -> list[Point]:
     return [point for point in every if point.draw % of == number]
 
 
-def sample(
-    every: Sequence[Point], *, at_random: int = 0, always: Callable[[Point], bool] = lambda point: False
-) -> list[Point]:
-    """Those that are to be tried always, and a few others, which are the same in every run."""
-    others = sorted((point for point in every if not always(point)), key=lambda point: point.draw)
-    chosen = {point for point in every if always(point)} | set(others[:at_random])
-    return [point for point in every if point in chosen]
+def steps(every: Iterable[Point]) -> list[Point]:
+    return [point for point in every if point.is_step]
+
+
+def sample(every: Iterable[Point], count: int) -> list[Point]:
+    """A few of them, which are the same in every run."""
+    return sorted(every, key=lambda point: point.draw)[:count]

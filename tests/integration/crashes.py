@@ -75,12 +75,19 @@ class Ground:
 
 @dataclass
 class Fault:
-    """What happens at a point; `met` is set when it did."""
+    """What happens at a point; `met` is set when it has, and `calls` are those that came until then."""
 
     point: Point
     action: Callable[[RunningLookout], object] = RunningLookout.kill
     goes_on: bool = False  # the call itself is not cut
     met: Flag = field(default_factory=Flag)
+    calls: list[str] = field(default_factory=list)
+
+    @property
+    def swap_has_begun(self) -> bool:
+        """Whether the engine has been asked for a new container before."""
+        seen = self.calls[:-1] if self.point.when == "before" else self.calls
+        return any(line.startswith("POST /containers/create") for line in seen)
 
 
 class Play:
@@ -157,8 +164,9 @@ class Play:
 
     def _plan(self, fault: Fault) -> None:
         def strike() -> None:
-            fault.met.set()
+            fault.calls = self.calls
             fault.action(self.lookouts[-1])
+            fault.met.set()
 
         self._line.cut(
             lambda request: self._lines(request) == fault.point.line,
@@ -182,9 +190,23 @@ class Play:
         ended = any(ends(events, self.message) for events in self.runs)
         return ended and self.ground.sqs.count(self.queue_url) == (0, 0)
 
-    def wait_until_settled(self) -> None:
+    def wait_until_met(self, fault: Fault) -> bool:
+        """Wait for the fault; false where the message ended without it."""
+        self.wait(lambda: fault.met.is_set() or self.is_settled())
+        return fault.met.is_set()
+
+    def has_ended(self, seconds: float) -> bool:
+        """Whether the last Lookout ends within so many seconds."""
+        return self.wait(lambda: self.lookouts[-1].has_ended, seconds)
+
+    def wait_until_settled(self, seconds: float = SETTLED_WITHIN) -> None:
         """Wait for the end of the message, and in any case for the last Lookout to be at work."""
-        self.wait(lambda: self.lookouts[-1].logged("polling") and self.is_settled())
+        self.wait(lambda: self.lookouts[-1].logged("polling") and self.is_settled(), seconds)
+
+    def finish(self) -> None:
+        """Let another Lookout, in which nothing dies, bring all to its end."""
+        self.start()
+        self.wait_until_settled()
 
     def complaints(self) -> list[str]:
         """What is wrong in the end, which may take a moment longer than the message."""
@@ -195,16 +217,13 @@ class Play:
             return not found
 
         self.wait(in_order, IN_ORDER_WITHIN)
-        return found + self.judge.complaints_of_message(
-            self.ground.sqs, self.queue_url, self.message, self.runs
-        )
+        sqs = self.ground.sqs
+        return found + self.judge.complaints_of_message(sqs, self.queue_url, self.message, self.runs)
 
     def story(self) -> str:
         """What each Lookout has said, for whoever must find out what went wrong."""
-        return "\n".join(
-            f"      run {number}: " + ", ".join(map(_told, events))
-            for number, events in enumerate(self.runs, 1)
-        )
+        runs = enumerate(self.runs, 1)
+        return "\n".join(f"      run {number}: " + ", ".join(map(_told, events)) for number, events in runs)
 
 
 def _told(event: Event) -> str:
@@ -212,21 +231,27 @@ def _told(event: Event) -> str:
     return str(event["event"]) + (f" ({str(reason)[:150]})" if reason else "")
 
 
-@dataclass
 class Findings:
     """What came of the points that were tried."""
 
-    tried: int = 0
-    missed: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    def __init__(self, ground: Ground) -> None:
+        self.tried = 0
+        self.missed: list[str] = []
+        self.failures: list[str] = []
+        self._prefix = ground.prefix
 
-    def add(self, point: Point, play: Play, fault: Fault, complaints: Sequence[str]) -> None:
-        """Note a point; one that did not occur is a failure unless it is one that need not."""
+    def add(self, play: Play, faults: Sequence[Fault], complaints: Sequence[str]) -> None:
+        """Note what faults have led to; a point that did not occur is one unless it need not occur."""
         self.tried += 1
-        if not fault.met.is_set():
-            self.missed.append(str(point))
-            if not point.may_be_missed:
+        where = ", then ".join(str(fault.point) for fault in faults)
+        if missed := [fault.point for fault in faults if not fault.met.is_set()]:
+            self.missed.append(where)
+            if not all(point.may_be_missed for point in missed):
                 complaints = [*complaints, "this point did not occur in the run"]
         if complaints:
             lines = "\n".join(f"    - {complaint}" for complaint in complaints)
-            self.failures.append(f"  {point}\n{lines}\n{play.story()}")
+            text = f"  {where}\n{lines}\n{play.story()}"
+            self.failures.append(text.replace(self._prefix, ""))
+
+    def report(self) -> str:
+        return "\n".join([f"{len(self.failures)} of {self.tried} points failed", *self.failures])

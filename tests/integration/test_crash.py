@@ -1,5 +1,6 @@
-"""Whenever Lookout dies, the next one finishes or undoes what it has begun."""
+"""Whenever Lookout ends, killed or asked to, the next one finishes or undoes what it has begun."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,14 +9,29 @@ import pytest
 from testbed.engine import PrivateEngine
 from testbed.registry import Registry
 from testbed.sqs import LocalSqs
-from tests.integration.crash_points import EVERY, Point, part, points, sample
-from tests.integration.crash_scenarios import SCENARIOS, Scenario
+from tests.integration.crash_points import EVERY, Point, part, points, sample, steps
+from tests.integration.crash_scenarios import (
+    AUTO_REMOVE,
+    CHILD,
+    GOOD,
+    REPLICAS,
+    REPLICAS_ROLLBACK,
+    ROLLBACK,
+    SCENARIOS,
+    Scenario,
+)
 from tests.integration.crashes import Fault, Findings, Ground
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(3600 if EVERY else 300)]
 
-Record = Callable[[str, object], None]
+Note = Callable[[str, Findings, int], None]
 Lay = Callable[[Scenario], Ground]
+
+#: A whole matrix is taken in so many tests, which may run side by side.
+PARTS = 4 if EVERY else 1
+
+GRACE = 8  # seconds: the default of StopGraceSeconds
+A_LITTLE = 4  # seconds for an interpreter to end on a busy machine
 
 
 @pytest.fixture
@@ -32,40 +48,121 @@ def lay(engine: PrivateEngine, registry: Registry, sqs: LocalSqs, tmp_path: Path
         ground.close()
 
 
-def record(ground: Ground) -> list[str]:
-    """The calls of a deploy in which nothing dies, which must end as it should."""
+def recorded(ground: Ground) -> list[Point]:
+    """The points of a deploy in which nothing ends early, and which must end as it should."""
     with ground.play() as play:
-        play.start()
-        play.wait_until_settled()
+        play.finish()
         assert play.complaints() == []
-        return play.calls
+        return points(play.calls)
 
 
-def killed_at(ground: Ground, point: Point, findings: Findings) -> None:
-    """Kill Lookout at this point, start it again, and note what comes of it."""
-    fault = Fault(point)
-    with ground.play() as play:
-        first = play.start(fault)
-        play.wait(lambda: first.has_ended or (not fault.met.is_set() and play.is_settled()))
-        if first.has_ended:
-            play.start()
-            play.wait_until_settled()
-        findings.add(point, play, fault, play.complaints())
+# Killed
 
-
-PARTS = 4 if EVERY else 1
+#: How many points next to a step are drawn where not all are taken. Of a good deploy all of them are.
+DRAWN = {GOOD: 1000, ROLLBACK: 5, REPLICAS_ROLLBACK: 3, CHILD: 3}
 
 
 @pytest.mark.parametrize("number", range(PARTS))
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_lookout_is_killed_at_any_call(
-    lay: Lay, scenario: Scenario, number: int, record_property: Record
+def test_killed_at_any_call_lookout_brings_all_in_order_when_it_is_back(
+    lay: Lay, scenario: Scenario, number: int, note_points: Note
 ) -> None:
     ground = lay(scenario)
-    every = points(record(ground))
-    chosen = part(every if EVERY else sample(every, at_random=3), number, PARTS)
-    findings = Findings()
-    for point in chosen:
-        killed_at(ground, point, findings)
-    record_property("crash points", [f"kill {scenario}", len(every), findings.tried, findings.missed])
-    assert not findings.failures, "\n".join(["", *findings.failures])
+    every = recorded(ground)
+    looks = [point for point in every if not point.is_step]
+    tried = every if EVERY else sample(steps(every), DRAWN.get(scenario, 2)) + sample(looks, 1)
+    findings = Findings(ground)
+    for point in part(tried, number, PARTS):
+        with ground.play() as play:
+            fault = Fault(point)
+            play.start(fault)
+            if play.wait_until_met(fault):
+                play.finish()
+            findings.add(play, [fault], play.complaints())
+    note_points(f"kill: {scenario}", findings, len(every))
+
+
+#: The first kill, after which the next Lookout is killed at each of its calls until it polls.
+FIRST_KILLS = {
+    "stopped": (GOOD, Point("after", "POST /containers/<web>/stop")),
+    "renamed": (GOOD, Point("after", "POST /containers/<web>/rename?name=web.lookout-old")),
+    "started": (GOOD, Point("after", "POST /containers/<new>/start")),
+    "going back": (ROLLBACK, Point("before", "POST /containers/<web>/start")),
+    "given up": (ROLLBACK, Point("before", "DELETE /containers/<new>?v=1&force=1")),
+    "one of two": (REPLICAS_ROLLBACK, Point("after", "POST /containers/<b>/stop")),
+    "removing itself": (AUTO_REMOVE, Point("after", "POST /containers/<web>/stop")),
+    "parent": (CHILD, Point("after", "POST /containers/<new>/start")),
+}
+
+
+@pytest.mark.parametrize("first", FIRST_KILLS)
+def test_killed_again_while_it_recovers_lookout_recovers_all_the_same(
+    lay: Lay, first: str, note_points: Note
+) -> None:
+    scenario, point = FIRST_KILLS[first]
+    ground = lay(scenario)
+    every = _recorded_recovery(ground, point)
+    findings = Findings(ground)
+    for again in every if EVERY else sample(every, 1):
+        with ground.play() as play:
+            faults = [Fault(point), Fault(again)]
+            play.start(faults[0])
+            if play.wait_until_met(faults[0]):
+                play.start(faults[1])
+                if play.wait_until_met(faults[1]):
+                    play.finish()
+            findings.add(play, faults, play.complaints())
+    note_points(f"kill twice: {first}", findings, len(every))
+
+
+def _recorded_recovery(ground: Ground, point: Point) -> list[Point]:
+    """The points of the start after a kill, until it asks for messages."""
+    with ground.play() as play:
+        fault = Fault(point)
+        play.start(fault)
+        assert play.wait_until_met(fault), f"{point} did not occur"
+        before = len(play.calls)
+        play.start().wait_for("polling")
+        return points(play.calls[before:])
+
+
+# Asked to end
+
+TERMS = {
+    "default grace": (str(GRACE), (GOOD, ROLLBACK, REPLICAS, REPLICAS_ROLLBACK, AUTO_REMOVE, CHILD)),
+    "no time": ("1", (GOOD, REPLICAS_ROLLBACK)),
+}
+
+
+@pytest.mark.parametrize("number", range(PARTS))
+@pytest.mark.parametrize(
+    ("grace", "scenario"),
+    [
+        pytest.param(grace, scenario, id=f"{name}-{scenario}")
+        for name, (grace, scenarios) in TERMS.items()
+        for scenario in scenarios
+    ],
+)
+def test_asked_to_end_at_any_call_lookout_leaves_all_in_order_and_the_message_to_the_next(
+    lay: Lay, grace: str, scenario: Scenario, number: int, note_points: Note
+) -> None:
+    ground = lay(scenario)
+    every = recorded(ground)
+    tried = every if EVERY else sample(steps(every), 1)
+    findings = Findings(ground)
+    for point in part(tried, number, PARTS):
+        with ground.play() as play:
+            fault = Fault(point, lambda lookout: lookout.signal(signal.SIGTERM), goes_on=True)
+            lookout = play.start(fault, StopGraceSeconds=grace)
+            complaints = []
+            if play.wait_until_met(fault):
+                if not play.has_ended(float(grace) + A_LITTLE):
+                    complaints.append(f"it has not ended within {grace} s and a little")
+                    lookout.kill()
+                elif code := lookout.exit_code():
+                    complaints.append(f"its exit code is {code}")
+                elif grace == str(GRACE):
+                    complaints += play.judge.complaints_of_either()
+                play.finish()
+            findings.add(play, [fault], [*complaints, *play.complaints()])
+    note_points(f"SIGTERM, grace {grace} s: {scenario}", findings, len(every))
