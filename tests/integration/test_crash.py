@@ -22,7 +22,7 @@ from tests.integration.crash_scenarios import (
 )
 from tests.integration.crashes import Fault, Findings, Ground
 
-pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(3600 if EVERY else 300)]
+pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(3600 if EVERY else 600)]
 
 Note = Callable[[str, Findings, int], None]
 Lay = Callable[[Scenario], Ground]

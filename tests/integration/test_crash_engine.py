@@ -1,0 +1,94 @@
+"""Whenever the engine ends, killed or stopped, Lookout waits for it and brings all in order."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lookout.model import Outcome
+from testbed.engine import PrivateEngine
+from testbed.registry import Registry
+from testbed.sqs import LocalSqs
+from tests.integration.crash_points import EVERY, Point, part, points, sample, steps
+from tests.integration.crash_scenarios import OLD, with_policy
+from tests.integration.crashes import Bystander, Fault, Findings, Ground, Play
+from tests.integration.hosts import Host, needed
+
+pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(7200 if EVERY else 600)]
+
+Note = Callable[[str, Findings, int], None]
+
+PARTS = 4 if EVERY else 1
+POLICIES = ("no", "on-failure", "unless-stopped", "always")
+ENDS: dict[str, Callable[[PrivateEngine], None]] = {
+    "killed": PrivateEngine.kill,
+    "stopped": PrivateEngine.stop,
+}
+#: Lookout looks again after a pause that grows.
+SETTLED_WITHIN = 60
+
+
+@pytest.fixture
+def engine(host: Host) -> Iterator[PrivateEngine]:
+    """An engine of the test's own, for it will end again and again."""
+    with needed():
+        engine = host.flavour.engine()
+        engine.start()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def registry(engine: PrivateEngine) -> Iterator[Registry]:
+    """A registry that outlives the engine."""
+    with Registry(engine.sandbox, 5000) as registry:
+        yield registry
+
+
+@pytest.mark.parametrize("number", range(PARTS))
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("how", ENDS)
+def test_an_engine_that_ends_at_any_call_and_comes_back_delays_a_deploy_but_loses_nothing(
+    engine: PrivateEngine,
+    registry: Registry,
+    sqs: LocalSqs,
+    tmp_path: Path,
+    how: str,
+    policy: str,
+    number: int,
+    note_points: Note,
+) -> None:
+    ground = Ground(engine, registry, sqs, tmp_path, with_policy(policy))
+    bystander = Bystander(ground, policy)
+    every = _recorded(ground)
+    findings = Findings(ground)
+    for point in part(every if EVERY else sample(steps(every), 2), number, PARTS):
+        bystander.start()
+        with ground.play() as play:
+            fault = Fault(point, lambda _: ENDS[how](engine))
+            play.start(fault)
+            if play.wait_until_met(fault):
+                engine.start()
+            # What the engine does not start again is no business of Lookout's before its swap.
+            if fault.swap_has_begun or bystander.runs():
+                play.wait_until_settled(SETTLED_WITHIN)
+                findings.add(play, [fault], play.complaints())
+            else:
+                findings.add(play, [fault], _complaints_of_what_is_down(play))
+    note_points(f"engine {how}: {policy}", findings, len(every))
+
+
+def _recorded(ground: Ground) -> list[Point]:
+    """The points of an undisturbed deploy. Whether an answer was only missed makes no difference to a look."""
+    with ground.play() as play:
+        play.finish()
+        assert play.complaints() == []
+        return [point for point in points(play.calls) if point.is_step or point.when == "before"]
+
+
+def _complaints_of_what_is_down(play: Play) -> list[str]:
+    """The message waits for a container that runs, and the old one is as the engine has left it."""
+    ((lookout,), ends) = play.lookouts, Outcome.NOT_HERE
+    seen = play.wait(lambda: lookout.logged(ends, message_id=play.message), SETTLED_WITHIN)
+    complaints = [] if seen else [f"the message does not end {ends}"]
+    return complaints + play.judge.complaints(OLD, down=True)
