@@ -51,6 +51,7 @@ class Ground:
         self.network = f"lookout-test-{self.run}"
         self.repository = f"{registry.host}/test-{self.run}/api"
         self.tool = f"lookout-test-{self.run}/tool:1"
+        self.known: dict[str, str] = {}  # containers besides those of the scenario: a word for each id
         self.images = {
             OLD: make_image(engine, f"{self.repository}:{OLD}"),
             NEW: make_image(engine, f"{self.repository}:{NEW}", changes=scenario.changes),
@@ -80,7 +81,8 @@ class Bystander:
     def __init__(self, ground: Ground, policy: str) -> None:
         self._engine = ground.engine
         self._name = f"lookout-bystander-{ground.run}"
-        self._engine.docker("run", "-d", f"--name={self._name}", f"--restart={policy}", ground.tool)
+        run = ("run", "-d", f"--name={self._name}", f"--restart={policy}", ground.tool)
+        ground.known[self._engine.docker(*run)] = "bystander"
 
     def start(self) -> None:
         """Let it run, if it does not."""
@@ -127,7 +129,7 @@ class Play:
         )
         words = {self.ground.prefix: "", self.ground.run: "run"}
         words |= {image: f"<{tag}>" for tag, image in self.ground.images.items()}
-        self._lines = Lines(self.judge.ids, words)
+        self._lines = Lines(self.judge.ids | self.ground.known, words)
         sqs = self.ground.sqs
         self.queue_url = sqs.create_queue(f"test-{secrets.token_hex(4)}", VisibilityTimeout=VISIBILITY)
         self.message = sqs.send(
