@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from lookout.model import Json, Outcome
+from lookout.names import reference_of
 from testbed.engine import DockerFailed, PrivateEngine
 from testbed.sqs import LocalSqs
 from tests.integration.crash_scenarios import NEW, OLD, Part, Scenario
@@ -88,8 +89,8 @@ class Judge:
 
     def _of_image(self, old: Json, new: Json, tag: str) -> Iterator[str]:
         wanted = old["Config"]["Image"].rpartition(":")[0] + f":{tag}"
-        if new["Config"]["Image"] != wanted or new["Image"] != self._images[tag]:
-            yield f"it runs {new['Config']['Image']} ({new['Image']}) rather than {wanted}"
+        if reference_of(new) != wanted or new["Image"] != self._images[tag]:
+            yield f"it runs {reference_of(new)} ({new['Image']}) rather than {wanted}"
         # What removes itself when it stops comes back as a copy.
         is_same = new["Id"] == old["Id"]
         if is_same != (tag == OLD) and not (tag == OLD and old["HostConfig"]["AutoRemove"]):
