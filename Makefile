@@ -9,7 +9,7 @@ export PYTHONPATH := docker
 export LOOKOUT_TEST_SUITE = $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run send test compat lint unit integration format clean
+.PHONY: help demo run send test compat crash lint unit integration format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -37,6 +37,10 @@ compat: export LOOKOUT_TEST_COMPAT = 1
 compat: export LOOKOUT_TEST_EXAMPLES ?= 300
 compat: .venv/.ready ## the tests of the copy on newer engines, with those too long for `make test`
 	$(BIN)/pytest -n 4 $(wildcard $(COPY_TESTS))
+
+crash: export LOOKOUT_TEST_CRASH = all
+crash: .venv/.ready ## Lookout or the engine dies at each single call of a deploy; takes long
+	$(BIN)/pytest -n 4 $(wildcard tests/integration/test_crash*.py)
 
 lint: .venv/.ready ## ruff and mypy --strict
 	$(BIN)/ruff format --check .

@@ -7,7 +7,6 @@ from typing import Any
 from lookout.model import Json, Outcome
 from lookout.names import reference_of
 from testbed.engine import DockerFailed, PrivateEngine
-from testbed.sqs import LocalSqs
 from tests.integration.crash_scenarios import NEW, OLD, Part, Scenario
 from tests.integration.deploys import leftovers
 from tests.integration.watching import page, served, volumes
@@ -15,6 +14,7 @@ from tests.integration.watching import page, served, volumes
 #: The file that a container keeps in each of its volumes, and what is in it.
 FOLDERS, FILE, CONTENT = ("/data", "/anonymous"), "file", "kept"
 
+SERVES_WITHIN = 5  # seconds from the start of an application
 DELETED = "the message is deleted"
 _GOOD_END = {
     "new": (Outcome.DEPLOYED, Outcome.UNCHANGED),
@@ -50,8 +50,6 @@ class Judge:
     def ids(self) -> dict[str, str]:
         """The suffix of each container by its id before."""
         return {self.before[name]["Id"]: suffix for suffix, name in self._names.items()}
-
-    # The engine
 
     def complaints(self, tag: str = "", *, down: bool = False) -> list[str]:
         """What is not as it must be in the end, or with containers that run `tag`; empty if all is well.
@@ -110,9 +108,9 @@ class Judge:
             if part.parent:
                 if "eth0" not in self._docker("exec", new["Id"], "ls", "/sys/class/net").split():
                     yield "it has no eth0"
-                answer = served(self._engine, new["Id"], "http://127.0.0.1:8080/")
+                answer = served(self._engine, new["Id"], "http://127.0.0.1:8080/", SERVES_WITHIN)
             else:
-                answer = page(self._engine, f"http://127.0.0.1:{part.port}/")
+                answer = page(self._engine, f"http://127.0.0.1:{part.port}/", SERVES_WITHIN)
         except (DockerFailed, RuntimeError) as exc:
             yield f"nothing answers: {exc}"
         else:
@@ -146,28 +144,28 @@ class Judge:
     def _docker(self, *arguments: str) -> str:
         return self._engine.docker(*arguments)
 
-    # The queue and the log
-
-    def complaints_of_message(
-        self, sqs: LocalSqs, queue_url: str, message: str, runs: Sequence[Sequence[Mapping[str, Any]]]
-    ) -> list[str]:
-        """What is wrong with how the message ended; `runs` are the events of each run, in order."""
-        found = []
-        if (left := sqs.count(queue_url)) != (0, 0):
-            found.append(f"the message is still there: visible and in flight are {left}")
-        allowed = _GOOD_END[self._scenario.ends]
-        finals = [[str(event["outcome"]) for event in ends(events, message)] for events in runs]
-        flat = [outcome for run in finals for outcome in run]
-        # A message that was settled, but not deleted before the end came, finds nothing to do then.
-        again = any(finals[:-1]) and flat == [Outcome.DEPLOYED, Outcome.UNCHANGED]
-        if not (again or (len(flat) == 1 and flat[0] in allowed)):
-            found.append(f"its final outcomes are {flat}, expected one of {[*map(str, allowed)]}")
-        return found
-
 
 def ends(events: Sequence[Mapping[str, Any]], message: str) -> list[Mapping[str, Any]]:
     """The events that say that the message has ended for good."""
     return [e for e in events if e.get("message_id") == message and e.get("next") == DELETED]
+
+
+def complaints_of_message(
+    scenario: Scenario, left: tuple[int, int], message: str, runs: Sequence[Sequence[Mapping[str, Any]]]
+) -> list[str]:
+    """What is wrong with how the message ended.
+
+    `left` is how many messages are visible and in flight, `runs` are the events of each run, in order.
+    """
+    found = [] if left == (0, 0) else [f"the message is still there: visible and in flight are {left}"]
+    allowed = _GOOD_END[scenario.ends]
+    finals = [[str(event["outcome"]) for event in ends(events, message)] for events in runs]
+    flat = [outcome for run in finals for outcome in run]
+    # A message that was settled, but not deleted before the end came, finds nothing to do then.
+    again = any(finals[:-1]) and flat == [Outcome.DEPLOYED, Outcome.UNCHANGED]
+    if not (again or (len(flat) == 1 and flat[0] in allowed)):
+        found.append(f"its final outcomes are {flat}, expected one of {[*map(str, allowed)]}")
+    return found
 
 
 def _differences(old: Json, new: Json) -> dict[str, tuple[object, object]]:

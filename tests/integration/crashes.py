@@ -13,7 +13,7 @@ from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.sqs import LocalSqs
-from tests.integration.crash_judge import CONTENT, FILE, FOLDERS, Judge, ends
+from tests.integration.crash_judge import CONTENT, FILE, FOLDERS, Judge, complaints_of_message, ends
 from tests.integration.crash_points import Lines, Point
 from tests.integration.crash_scenarios import NEW, OLD, Part, Scenario
 from tests.integration.running import Event, RunningLookout
@@ -118,14 +118,14 @@ class Play:
         self.lookouts: list[RunningLookout] = []
         self._engine = ground.engine
         self._line = line
-        self._label = f"lookout.test={secrets.token_hex(4)}"
+        self.label = f"lookout.test={secrets.token_hex(4)}"
         self._names = {part.suffix: ground.prefix + part.suffix for part in self.scenario.parts}
 
     def set_up(self) -> None:
         for part in self.scenario.parts:
-            self._make(part)
+            self.set_up_part(part)
         self.judge = Judge(
-            self._engine, self.scenario, self._names, label=self._label, images=self.ground.images
+            self._engine, self.scenario, self._names, label=self.label, images=self.ground.images
         )
         words = {self.ground.prefix: "", self.ground.run: "run"}
         words |= {image: f"<{tag}>" for tag, image in self.ground.images.items()}
@@ -136,9 +136,10 @@ class Play:
             self.queue_url, {"ImageName": self.ground.repository, "ImageTag": NEW, "DeployTimeSeconds": "1"}
         )
 
-    def _make(self, part: Part) -> None:
+    def set_up_part(self, part: Part) -> None:
+        """Run this container, with a file in each of its volumes."""
         name, engine = self._names[part.suffix], self._engine
-        options = [f"--label={self._label}", f"--restart={part.restart}", "--env=OWN=yes", *part.options]
+        options = [f"--label={self.label}", f"--restart={part.restart}", "--env=OWN=yes", *part.options]
         options += [f"--volume={name}-data:{FOLDERS[0]}", f"--volume={FOLDERS[1]}"]
         if part.parent:
             image = self.ground.tool
@@ -154,7 +155,7 @@ class Play:
     def tear_down(self) -> None:
         for lookout in self.lookouts:
             lookout.__exit__()
-        made = set(self._engine.docker("ps", "-aq", f"--filter=label={self._label}").split())
+        made = set(self._engine.docker("ps", "-aq", f"--filter=label={self.label}").split())
         made |= set(self._engine.docker("ps", "-aq", f"--filter=name={self.ground.prefix}").split())
         if made:
             self._engine.docker("rm", "--force", "--volumes", *made)
@@ -236,8 +237,8 @@ class Play:
             return not found
 
         self.wait(in_order, IN_ORDER_WITHIN)
-        sqs = self.ground.sqs
-        return found + self.judge.complaints_of_message(sqs, self.queue_url, self.message, self.runs)
+        left = self.ground.sqs.count(self.queue_url)
+        return found + complaints_of_message(self.scenario, left, self.message, self.runs)
 
     def story(self) -> str:
         """What each Lookout has said, for whoever must find out what went wrong."""

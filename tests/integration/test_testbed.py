@@ -303,6 +303,11 @@ def test_the_fault_proxy_lies_before_or_after_the_engine_did_it(
         faulty.docker("start", name)
         assert (met, running()) == ([False], True)
 
+        line.meet(lambda request: request.endswith("/stop"), lambda: met.append(running()), when="after")
+        faulty.docker("stop", name)
+        assert met == [False, False]
+        faulty.docker("start", name)
+
         line.hang("POST .*/kill")
         with ThreadPoolExecutor() as pool:
             waiting = pool.submit(faulty.docker, "kill", name)

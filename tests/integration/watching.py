@@ -46,17 +46,18 @@ def volumes(engine: PrivateEngine) -> set[str]:
     return set(engine.docker("volume", "ls", "--quiet").split())
 
 
-def page(engine: PrivateEngine, url: str) -> str:
+def page(engine: PrivateEngine, url: str, within: float = 10) -> str:
     """What answers at `url`, seen from the machine of the engine, as soon as something does."""
-    return _patiently(lambda: engine.sandbox.run([unpacked().program("busybox"), "wget", "-q", "-O-", url]))
+    wget = (unpacked().program("busybox"), "wget", "-q", "-O-", url)
+    return _patiently(lambda: engine.sandbox.run(wget), within)
 
 
-def served(engine: PrivateEngine, container: str, url: str) -> str:
+def served(engine: PrivateEngine, container: str, url: str, within: float = 10) -> str:
     """What answers at `url`, seen from inside of the container, as soon as something does."""
-    return _patiently(lambda: engine.docker("exec", container, "wget", "-q", "-O-", url))
+    return _patiently(lambda: engine.docker("exec", container, "wget", "-q", "-O-", url), within)
 
 
-def _patiently(look: Callable[[], str], within: float = 10) -> str:
+def _patiently(look: Callable[[], str], within: float) -> str:
     """A container runs before its application listens."""
     deadline = time.monotonic() + within
     while True:
