@@ -12,6 +12,8 @@ from testbed.faultproxy import When
 
 #: Whether a run takes every point rather than a sample.
 EVERY = os.environ.get("LOOKOUT_TEST_CRASH") == "all"
+#: A whole matrix is taken in so many tests, which may run side by side.
+PARTS = 4 if EVERY else 1
 
 #: The calls that change something: next to these most can go wrong.
 STEP = re.compile(r"^(POST /(containers|networks)/|PUT |DELETE )")
@@ -91,6 +93,11 @@ def part(every: Sequence[Point], number: int, of: int) -> list[Point]:
 
 def steps(every: Iterable[Point]) -> list[Point]:
     return [point for point in every if point.is_step]
+
+
+def states(every: Iterable[Point]) -> list[Point]:
+    """Without those after a look, for one to whom it makes no difference whether that was answered."""
+    return [point for point in every if point.is_step or point.when == "before"]
 
 
 def sample(every: Iterable[Point], count: int) -> list[Point]:
