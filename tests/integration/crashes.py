@@ -188,12 +188,10 @@ class Play:
             fault.action(self.lookouts[-1])
             fault.met.set()
 
-        self._line.cut(
-            lambda request: self._lines(request) == fault.point.line,
-            nth=fault.point.nth,
-            when=fault.point.when,
-            action=strike,
-            goes_on=fault.goes_on,
+        plan = self._line.meet if fault.goes_on else self._line.cut
+        point = fault.point
+        plan(
+            lambda request: self._lines(request) == point.line, action=strike, nth=point.nth, when=point.when
         )
 
     def wait(self, condition: Callable[[], object], seconds: float = SETTLED_WITHIN) -> bool:
