@@ -40,6 +40,7 @@ ABANDONED_AFTER = 120  # seconds on top of what a swap waits for: none takes so 
 #: The steps that each verdict leads to.
 GOALS = {
     Verdict.ADOPT: (Goal.ADOPTED,),
+    Verdict.COMMIT: (Goal.COMMITTED,),
     Verdict.FINISH: (Goal.REPLACED, Goal.COMMITTED),
     Verdict.UNDO: (Goal.RESTORED, Goal.CLEARED),
 }
@@ -137,10 +138,14 @@ class Recovery:
         for swap, sight, verdict in zip(swaps, sights, decided, strict=True):
             if any(walk(GOALS[verdict], sight)):
                 log.warning("a swap was interrupted", container=swap.name, verdict=verdict.value)
+        rest: list[Swap] = []
         for swap, verdict in zip(swaps, decided, strict=True):
             if verdict is Verdict.ADOPT:
                 await swap.to(Goal.ADOPTED)
-        rest = [swap for swap, verdict in zip(swaps, decided, strict=True) if verdict is not Verdict.ADOPT]
+            elif verdict is Verdict.COMMIT:
+                await swap.to(Goal.COMMITTED)
+            else:
+                rest.append(swap)
         if rest:
             rollout = Rollout(self._grouped(rest, deploy), parallelism=self._parallelism)
             await (rollout.finish() if Verdict.FINISH in decided else rollout.undo())

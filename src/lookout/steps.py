@@ -175,6 +175,7 @@ class Verdict(StrEnum):
     """How to end a swap that was found half done."""
 
     ADOPT = "adopt"  # the old container is gone: it was committed
+    COMMIT = "commit"  # others of its deploy are committed, so it was good
     FINISH = "finish"  # the new one has taken over: watch it, then commit
     UNDO = "undo"
 
@@ -188,11 +189,21 @@ RECOVERY: tuple[Rule[Verdict], ...] = (
 )
 
 
+_TOOK_OVER = _rule(
+    Verdict.COMMIT, old=_RESTS, old_named=Named.ASIDE, stood_in=False, new=_THERE, new_named=Named.OWN
+)
+
+
 def verdicts(sights: Sequence[Sight]) -> list[Verdict]:
-    """How to end each swap of one deploy: if one must be undone, all are, but for those committed."""
+    """How to end each swap of one deploy: all are committed in the end, or all undone."""
     found = [_verdict(sight) for sight in sights]
+    if Verdict.ADOPT in found:
+        return [
+            Verdict.COMMIT if _TOOK_OVER.fits(sight) else verdict
+            for sight, verdict in zip(sights, found, strict=True)
+        ]
     if Verdict.UNDO in found:
-        return [Verdict.UNDO if verdict is Verdict.FINISH else verdict for verdict in found]
+        return [Verdict.UNDO for _ in found]
     return found
 
 
@@ -235,4 +246,13 @@ def table() -> str:
     lines: list[str] = []
     for goal, rules in TABLE.items():
         lines += [f"until {goal}", *(f"  {rule}" for rule in rules)]
-    return "\n".join([*lines, "found after a crash", *(f"  {rule}" for rule in RECOVERY), "  else: undo"])
+    lines += ["found after a crash", *(f"  {rule}" for rule in RECOVERY), "  else: undo"]
+    return "\n".join(
+        [
+            *lines,
+            "of a deploy of which one is adopted",
+            f"  {_TOOK_OVER}",
+            "of one to be undone",
+            "  all: undo",
+        ]
+    )

@@ -134,8 +134,16 @@ def test_if_one_of_a_deploy_must_be_undone_all_are_but_for_those_committed() -> 
     committed = after([Goal.COMMITTED], taken_over)
     assert verdicts([taken_over, taken_over]) == [Verdict.FINISH, Verdict.FINISH]
     assert verdicts([taken_over, PLAIN]) == [Verdict.UNDO, Verdict.UNDO]
-    assert verdicts([committed, taken_over]) == [Verdict.ADOPT, Verdict.FINISH]
     assert verdicts([committed, PLAIN]) == [Verdict.ADOPT, Verdict.UNDO]
+
+
+@pytest.mark.parametrize("life", [Life.UP, Life.DOWN, Life.LOOPING])
+def test_what_had_taken_over_when_another_was_committed_is_committed_too(life: Life) -> None:
+    """All had been ready by then, whatever has become of it; and what it needs may be gone."""
+    committed = Sight(Life.GONE, Named.OTHER, Life.UP, Named.OWN)
+    assert verdicts([committed, Sight(Life.DOWN, Named.ASIDE, life, Named.OWN)]) == [
+        *(Verdict.ADOPT, Verdict.COMMIT)
+    ]
 
 
 def test_after_the_commit_nothing_is_done_whatever_the_user_makes_of_the_new_container() -> None:
@@ -191,4 +199,8 @@ found after a crash
   served gone or created or down, new running, new_named its own: finish
   old_named aside, new created, new_named its own, serves no: finish
   else: undo
+of a deploy of which one is adopted
+  old created or down, old_named aside, stood_in no, new there, new_named its own: commit
+of one to be undone
+  all: undo
 """
