@@ -38,7 +38,7 @@ compat: export LOOKOUT_TEST_EXAMPLES ?= 300
 compat: .venv/.ready ## the tests of the copy on newer engines, with those too long for `make test`
 	$(BIN)/pytest -n 4 $(wildcard $(COPY_TESTS))
 
-crash: export LOOKOUT_TEST_CRASH = all
+crash: export LOOKOUT_TEST_CRASH ?= all
 crash: .venv/.ready ## Lookout or the engine dies at each single call of a deploy; takes long
 	$(BIN)/pytest -n 4 $(wildcard tests/integration/test_crash*.py)
 

@@ -10,10 +10,11 @@ from urllib.parse import unquote_plus
 
 from testbed.faultproxy import When
 
-#: Whether a run takes every point rather than a sample.
-EVERY = os.environ.get("LOOKOUT_TEST_CRASH") == "all"
+#: Which points a run takes: all, those next to steps, or else a sample of those.
+TAKEN = os.environ.get("LOOKOUT_TEST_CRASH", "sample")
+IS_SAMPLE = TAKEN == "sample"
 #: A whole matrix is taken in so many tests, which may run side by side.
-PARTS = 4 if EVERY else 1
+PARTS = 1 if IS_SAMPLE else 4
 
 #: The calls that change something: next to these most can go wrong.
 STEP = re.compile(r"^(POST /(containers|networks)/|PUT |DELETE )")
@@ -86,11 +87,6 @@ def points(lines: Iterable[str], whens: Sequence[When] = ("before", "after")) ->
     return found
 
 
-def part(every: Sequence[Point], number: int, of: int) -> list[Point]:
-    """One of so many parts; a point is always in the same one, even where the calls vary a little."""
-    return [point for point in every if point.draw % of == number]
-
-
 def steps(every: Iterable[Point]) -> list[Point]:
     return [point for point in every if point.is_step]
 
@@ -103,3 +99,15 @@ def states(every: Iterable[Point]) -> list[Point]:
 def sample(every: Iterable[Point], count: int) -> list[Point]:
     """A few of them, which are the same in every run."""
     return sorted(every, key=lambda point: point.draw)[:count]
+
+
+def part(every: Sequence[Point], number: int, of: int) -> list[Point]:
+    """One of so many parts; a point is always in the same one, even where the calls vary a little."""
+    return [point for point in every if point.draw % of == number]
+
+
+def taken(every: Sequence[Point], count: int, number: int = 0, of: int = 1) -> list[Point]:
+    """The points that this run takes of these, `count` in a sample, or one of so many parts of them."""
+    if TAKEN == "all":
+        return part(every, number, of)
+    return part(steps(every) if TAKEN == "steps" else sample(steps(every), count), number, of)

@@ -9,7 +9,7 @@ import pytest
 from testbed.engine import PrivateEngine
 from testbed.registry import Registry
 from testbed.sqs import LocalSqs
-from tests.integration.crash_points import EVERY, PARTS, Point, part, points, sample, states, steps
+from tests.integration.crash_points import IS_SAMPLE, PARTS, Point, points, states, taken
 from tests.integration.crash_scenarios import (
     AUTO_REMOVE,
     CHILD,
@@ -22,7 +22,7 @@ from tests.integration.crash_scenarios import (
 )
 from tests.integration.crashes import Fault, Findings, Ground
 
-pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(3600 if EVERY else 600)]
+pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(600 if IS_SAMPLE else 3600)]
 
 Note = Callable[[str, Findings, int], None]
 Lay = Callable[[Scenario], Ground]
@@ -66,9 +66,8 @@ def test_killed_at_any_call_lookout_brings_all_in_order_when_it_is_back(
 ) -> None:
     ground = lay(scenario)
     every = recorded(ground)
-    tried = every if EVERY else sample(steps(every), DRAWN.get(scenario, 1))
     findings = Findings(ground)
-    for point in part(tried, number, PARTS):
+    for point in taken(every, DRAWN.get(scenario, 1), number, PARTS):
         with ground.play() as play:
             fault = Fault(point)
             play.start(fault)
@@ -91,7 +90,7 @@ FIRST_KILLS = {
 }
 
 
-@pytest.mark.parametrize("first", FIRST_KILLS if EVERY else ("stopped", "given up"))
+@pytest.mark.parametrize("first", ("stopped", "given up") if IS_SAMPLE else FIRST_KILLS)
 def test_killed_again_while_it_recovers_lookout_recovers_all_the_same(
     lay: Lay, first: str, note_points: Note
 ) -> None:
@@ -99,7 +98,7 @@ def test_killed_again_while_it_recovers_lookout_recovers_all_the_same(
     ground = lay(scenario)
     every = _recorded_recovery(ground, point)
     findings = Findings(ground)
-    for again in every if EVERY else sample(every, 1):
+    for again in taken(every, 1):
         with ground.play() as play:
             faults = [Fault(point), Fault(again)]
             play.start(faults[0])
@@ -132,15 +131,14 @@ SOME_TERMS = [(GRACE, ROLLBACK), (NO_TIME, GOOD)]
 
 
 @pytest.mark.parametrize("number", range(PARTS))
-@pytest.mark.parametrize(("grace", "scenario"), TERMS if EVERY else SOME_TERMS, ids=str)
+@pytest.mark.parametrize(("grace", "scenario"), SOME_TERMS if IS_SAMPLE else TERMS, ids=str)
 def test_asked_to_end_at_any_call_lookout_leaves_all_in_order_and_the_message_to_the_next(
     lay: Lay, grace: int, scenario: Scenario, number: int, note_points: Note
 ) -> None:
     ground = lay(scenario)
     every = states(recorded(ground))
-    tried = every if EVERY else sample(steps(every), 1)
     findings = Findings(ground)
-    for point in part(tried, number, PARTS):
+    for point in taken(every, 1, number, PARTS):
         with ground.play() as play:
             fault = Fault(point, lambda lookout: lookout.signal(signal.SIGTERM), goes_on=True)
             lookout = play.start(fault, StopGraceSeconds=str(grace))
