@@ -14,7 +14,6 @@ from tests.integration.crash_scenarios import (
     AUTO_REMOVE,
     CHILD,
     GOOD,
-    REPLICAS,
     REPLICAS_ROLLBACK,
     ROLLBACK,
     SCENARIOS,
@@ -124,7 +123,7 @@ def _recorded_recovery(ground: Ground, point: Point) -> list[Point]:
 # Asked to end
 
 TERMS = [
-    *((GRACE, scenario) for scenario in (GOOD, ROLLBACK, REPLICAS, REPLICAS_ROLLBACK, AUTO_REMOVE, CHILD)),
+    *((GRACE, scenario) for scenario in SCENARIOS),
     *((NO_TIME, scenario) for scenario in (GOOD, REPLICAS_ROLLBACK)),
 ]
 SOME_TERMS = [(GRACE, ROLLBACK), (NO_TIME, GOOD)]

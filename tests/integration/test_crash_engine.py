@@ -10,7 +10,7 @@ from testbed.engine import PrivateEngine
 from testbed.registry import Registry
 from testbed.sqs import LocalSqs
 from tests.integration.crash_points import IS_SAMPLE, PARTS, Point, points, states, taken
-from tests.integration.crash_scenarios import OLD, with_policy
+from tests.integration.crash_scenarios import OLD, ROLLBACK, Scenario, with_policy
 from tests.integration.crashes import Bystander, Fault, Findings, Ground, Play
 from tests.integration.hosts import Host, needed
 
@@ -19,9 +19,13 @@ pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(600 if 
 Note = Callable[[str, Findings, int], None]
 
 ENDS = {"killed": PrivateEngine.kill, "stopped": PrivateEngine.stop}
-POLICIES = ("no", "on-failure", "unless-stopped", "always")
-CASES = [(how, policy) for how in ENDS for policy in POLICIES]
-SOME_CASES = [("killed", "no"), ("killed", "always"), ("stopped", "unless-stopped")]
+SCENARIOS = (*map(with_policy, ("no", "on-failure", "unless-stopped", "always")), ROLLBACK)
+CASES = [(how, scenario) for how in ENDS for scenario in SCENARIOS]
+SOME_CASES = [
+    ("killed", with_policy("no")),
+    ("killed", ROLLBACK),
+    ("stopped", with_policy("unless-stopped")),
+]
 #: Lookout looks again after a pause that grows.
 SETTLED_WITHIN = 60
 
@@ -44,19 +48,19 @@ def registry(engine: PrivateEngine) -> Iterator[Registry]:
 
 
 @pytest.mark.parametrize("number", range(PARTS))
-@pytest.mark.parametrize(("how", "policy"), SOME_CASES if IS_SAMPLE else CASES)
+@pytest.mark.parametrize(("how", "scenario"), SOME_CASES if IS_SAMPLE else CASES, ids=str)
 def test_an_engine_that_ends_at_any_call_and_comes_back_delays_a_deploy_but_loses_nothing(
     engine: PrivateEngine,
     registry: Registry,
     sqs: LocalSqs,
     tmp_path: Path,
     how: str,
-    policy: str,
+    scenario: Scenario,
     number: int,
     note_points: Note,
 ) -> None:
-    ground = Ground(engine, registry, sqs, tmp_path, with_policy(policy))
-    bystander = Bystander(ground, policy)
+    ground = Ground(engine, registry, sqs, tmp_path, scenario)
+    bystander = Bystander(ground, scenario.parts[0].restart)
     every = _recorded(ground)
     findings = Findings(ground)
     for point in taken(every, 1, number, PARTS):
@@ -72,7 +76,7 @@ def test_an_engine_that_ends_at_any_call_and_comes_back_delays_a_deploy_but_lose
                 findings.add(play, [fault], play.complaints())
             else:
                 findings.add(play, [fault], _complaints_of_what_is_down(play))
-    note_points(f"engine {how}: {policy}", findings, len(every))
+    note_points(f"engine {how}: {scenario}", findings, len(every))
 
 
 def _recorded(ground: Ground) -> list[Point]:
