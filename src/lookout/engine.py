@@ -268,6 +268,35 @@ class Engine:
         return (raw if tty else b"".join(frames(raw)))[-LOG_TAIL:].decode(errors="replace")
 
     @asynccontextmanager
+    async def output(self, container: str) -> AsyncIterator[Callable[[], str]]:
+        """A function that returns the last of what a container writes from now on, 8 KiB at most.
+
+        For one whose log goes with it. Where it cannot be had, that is nothing.
+        """
+        heard, listening = bytearray(), asyncio.Event()
+        task = asyncio.create_task(self._hear(container, heard, listening))
+        waiting = asyncio.create_task(listening.wait())
+        try:
+            await asyncio.wait({task, waiting}, timeout=LISTEN, return_when=asyncio.FIRST_COMPLETED)
+            yield lambda: heard.decode(errors="replace")
+        finally:
+            task.cancel()
+            waiting.cancel()
+            await asyncio.gather(task, waiting, return_exceptions=True)
+
+    async def _hear(self, container: str, heard: bytearray, listening: asyncio.Event) -> None:
+        tty = (await self.container(container))["Config"].get("Tty")
+        path, params = f"containers/{_path(container)}/attach", {"stream": "1", "stdout": "1", "stderr": "1"}
+        async with self._request(
+            f"listen to {container}", "POST", path, params=params, timeout=None
+        ) as response:
+            listening.set()
+            while True:
+                size = int.from_bytes((await response.content.readexactly(8))[4:]) if not tty else 0
+                heard += await (response.content.readexactly(size) if size else response.content.readany())
+                del heard[:-LOG_TAIL]
+
+    @asynccontextmanager
     async def changes_of_state(self, container: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
         """A function that waits for the next event in the life of a container, so many seconds at most.
 

@@ -116,7 +116,13 @@ class Swap:
         Raises NotReady or an engine's error where that did not work; then `restore` is due.
         """
         self._log.info("replacing", old_image=self.pair.old_image, new_image=self.pair.image)
-        await self.to(Goal.REPLACED)
+        if not self.pair.stands_in:
+            return await self.to(Goal.REPLACED)
+        async with self._engine.output(self.pair.new_id) as heard:  # its log goes with it
+            try:
+                return await self.to(Goal.REPLACED)
+            finally:
+                self._tail = heard()
 
     async def check_again(self) -> None:
         """See that the new container is still good, after others were replaced; raises NotReady."""
@@ -145,7 +151,8 @@ class Swap:
             error=str(cause) or repr(cause),
             exc_info=None if isinstance(cause, NotReady | EngineError | EngineUnavailable) else cause,
         )
-        self._tail = await self._log_tail() if self.was_tried else ""
+        if self.was_tried and not self._tail:
+            self._tail = await self._log_tail()
         return self._tail
 
     def note_end(self) -> None:

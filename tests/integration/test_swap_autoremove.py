@@ -43,7 +43,16 @@ async def test_case_45_a_good_image_takes_over_with_the_data_and_the_option(
     assert not leftovers(engine)
 
 
-@pytest.mark.parametrize("command", ['["false"]', '["/nonexistent"]', '["sh", "-c", "sleep 1"]'])
+BAD = {
+    '["sh", "-c", "echo bad news; exit 3"]': "bad news",
+    '["/nonexistent"]': "",
+    '["sh", "-c", "echo slow news >&2; sleep 1"]': "slow news",
+}
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("tty", [(), ("--tty",)], ids=["no tty", "tty"])
+@pytest.mark.parametrize("command", BAD)
 async def test_case_45_a_bad_image_leaves_a_container_like_the_old_one(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -51,13 +60,15 @@ async def test_case_45_a_bad_image_leaves_a_container_like_the_old_one(
     inspect: Inspect,
     engine: PrivateEngine,
     command: str,
+    tty: tuple[str, ...],
 ) -> None:
-    options = ("--rm", "--publish=18102:8080", "--env=MINE=1", "--hostname=box")
+    options = (*tty, "--rm", "--publish=18102:8080", "--env=MINE=1", "--hostname=box")
     name = make_container(app_image("1", changes=[*WITH_DATA]), "api", *options)
     write(engine, name)
     old, before = inspect(name), volumes(engine)
-    report = await deploy(app_image("2", changes=[*WITH_DATA, f"CMD {command}"]), monitor=2)
+    report = await deploy(app_image("2", changes=[*WITH_DATA, f"CMD {command}"]), monitor=1.5)
     assert report.outcome is Outcome.ROLLED_BACK
+    assert BAD[command] in report.log_tail, "although its log went with it"
     back = inspect(name)
     assert (back["State"]["Running"], back["Image"]) == (True, old["Image"])
     assert back["HostConfig"] == old["HostConfig"] | {"Binds": back["HostConfig"]["Binds"]}
