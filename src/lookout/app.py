@@ -140,7 +140,11 @@ async def _serve(
         repair_every=pace.repair_every,
     )
     undo_time = min(LONGEST_UNDO, settings.stop_grace_seconds * UNDO_SHARE)
-    await unless(stopping, deploying.recover(), within=undo_time)
+    try:
+        await unless(stopping, deploying.recover())
+    except Interrupted:
+        await deploying.close(within=undo_time)
+        raise
     dispatcher = Dispatcher(inbox, deploying.deploy, in_flight, ending)
     renewing = asyncio.create_task(in_flight.run(), name="leases")
     dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
@@ -155,8 +159,8 @@ async def _serve(
     await asyncio.gather(
         _end_poll(polling, settings.stop_grace_seconds),
         dispatcher.stop(grace=settings.stop_grace_seconds - undo_time, undo_time=undo_time),
+        deploying.close(within=undo_time),
     )
-    await deploying.close()
     renewing.cancel()  # last: what is still in hand stays hidden until it is given back
     for ended in await asyncio.gather(*parts, return_exceptions=True):
         if isinstance(ended, Exception):

@@ -21,7 +21,7 @@ def shares_namespace(container: Json, other: Json) -> bool:
 
 def depends_on(container: Json, other: Json) -> bool:
     """Whether `container` must be recreated when `other` is replaced."""
-    return shares_namespace(container, other) or name_of(other) in _link_targets(container)
+    return shares_namespace(container, other) or final_name(name_of(other)) in _link_targets(container)
 
 
 def needed_to_start(container: Json) -> Iterator[str]:

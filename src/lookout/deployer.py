@@ -18,8 +18,8 @@ from lookout.errors import (
     CopyRefused,
     EngineError,
     EngineUnavailable,
+    InProgress,
     Interrupted,
-    NameTaken,
     NotFound,
     PullFailed,
     RollbackFailed,
@@ -43,7 +43,7 @@ from lookout.unbroken import ended, unbroken, unless
 
 ENGINE_PATIENCE = 60.0  # seconds that a deploy waits for an engine that is away before it fails
 REPAIR_EVERY = 30.0  # seconds between two tries to end what was found half done
-UNDO_TIME = 5.0  # seconds: an undo in a hurry needs no more
+RECOVERY_PATIENCE = 60.0  # seconds in which what was found half done holds up the first poll
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -79,16 +79,27 @@ class Deployer:
         self._locks = Locks(stopping)
         self._recovery = Recovery(engine, self._locks, by=self._identity, parallelism=parallelism)
         self._repairing: asyncio.Task[None] | None = None
+        self._unended = asyncio.Event()  # something may be half done
+        self._is_closed = False
 
     async def recover(self) -> None:
-        """End what a Lookout before this one has left half done, now or later in the background."""
+        """End what a Lookout before this one has left half done.
+
+        What that takes longer for, or what cannot be ended now, goes on in the background.
+        """
+        attempt = asyncio.create_task(self._recover(), name="recovery")
+        self._repairing = asyncio.create_task(self._keep_repairing(attempt), name="repair")
+        await asyncio.wait({attempt}, timeout=RECOVERY_PATIENCE)
+
+    async def _recover(self) -> None:
+        """One attempt at all that is half done."""
+        self._unended.clear()
         try:
-            done = await self._recovery.run()
+            if not await self._recovery.run():
+                self._unended.set()
         except (EngineError, EngineUnavailable) as exc:
             log.warning("cannot look for interrupted swaps", error=str(exc))
-            done = False
-        if not done:
-            self._repair()
+            self._unended.set()
 
     async def deploy(self, request: DeployRequest) -> Report:
         """Bring every running container of the image to the requested tag, or leave all as they were.
@@ -151,23 +162,23 @@ class Deployer:
     async def _replace_all(self, request: DeployRequest, image: Json) -> Report:
         """Look again under the locks: during the pull, containers may have come, gone or been replaced."""
         names: set[str] = set()
-        has_met_another = False
+        met: InProgress | None = None
         while True:
-            async with self._locks.held(names):
-                targets = await self._planner.find(request.image.name)
-                if report := self._planner.idle(targets):
-                    return report
-                plan = await self._planner.plan(targets, request.image, image)
-                if plan.names <= names:
-                    try:
+            try:
+                async with self._locks.held(names):
+                    targets = await self._planner.find(request.image.name)
+                    if report := self._planner.idle(targets):
+                        return report
+                    plan = await self._planner.plan(targets, request.image, image)
+                    if plan.names <= names:
                         return await self._carry_out(plan, request)
-                    except NameTaken as exc:
-                        if has_met_another:
-                            raise SwapRefused(str(exc), transient=True) from exc
-                        has_met_another = True
-            names |= plan.names
-            if has_met_another:
-                await self._recovery.clear_way(request.image.name, names)
+            except InProgress as exc:
+                if met:
+                    raise SwapRefused(str(exc), transient=True) from exc
+                met = exc
+                await self._recovery.clear_way(request.image.name, names | {exc.container})
+            else:
+                names |= plan.names
 
     async def _carry_out(self, plan: DeployPlan, request: DeployRequest) -> Report:
         for name, reason in plan.left_alone:
@@ -236,23 +247,25 @@ class Deployer:
 
     def _repair(self) -> None:
         """Go on with what is half done, besides the deploys that follow."""
-        if self._repairing is None or self._repairing.done():
+        self._unended.set()
+        if self._repairing is None and not self._is_closed:
             self._repairing = asyncio.create_task(self._keep_repairing(), name="repair")
 
-    async def _keep_repairing(self) -> None:
-        done = False
-        while not done:
-            await asyncio.sleep(self._repair_every)
-            try:
-                done = await self._recovery.run()
-            except (EngineError, EngineUnavailable) as exc:
-                log.warning("cannot look for interrupted swaps", error=str(exc))
+    async def _keep_repairing(self, first: asyncio.Task[None] | None = None) -> None:
+        try:
+            if first:
+                await first
+            while True:
+                await self._unended.wait()
+                await asyncio.sleep(self._repair_every)
+                await self._recover()
+        finally:
+            if first:
+                first.cancel()
+                await asyncio.wait({first})
 
     async def _revive(self, found: Sequence[Target]) -> None:
-        """Start what ran until its engine died in the middle of this deploy, whatever its restart policy.
-
-        Nobody else would: with its swap it would have come back.
-        """
+        """Start what ran until its engine died in the middle of this deploy, whatever its restart policy."""
         for target in found:
             try:
                 async with self._locks.held([target.name]):
@@ -265,14 +278,17 @@ class Deployer:
 
     async def _start_if_down(self, target: Target) -> None:
         container = await self._engine.container(target.id)
-        if name_of(container) == target.name and is_stopped(container):
+        is_down = name_of(container) == target.name and is_stopped(container)
+        # What the engine has seen die was stopped by somebody, or has ended by itself.
+        if is_down and not await self._engine.has_seen_die(target.id):
             log.warning("it ran until its engine died; starting it again", container=target.name)
             await self._engine.start(target.id)
 
-    async def close(self) -> None:
-        """End what still goes on beside the deploys."""
+    async def close(self, *, within: float | None = None) -> None:
+        """End what still goes on beside the deploys; in a hurry after so many seconds."""
+        self._is_closed = True
         if self._repairing:
-            await ended(self._repairing, within=UNDO_TIME)
+            await ended(self._repairing, within=within)
 
 
 def _note_retry(state: RetryCallState) -> None:

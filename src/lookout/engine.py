@@ -9,6 +9,7 @@ import json
 import os
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -218,6 +219,13 @@ class Engine:
             headers={"Content-Type": "application/x-tar"},
         )
 
+    async def has_seen_die(self, container: str) -> bool:
+        """Whether this engine saw it die, since the engine's own start: its memory does not outlive it."""
+        filters = {"type": ["container"], "container": [container], "event": ["die"]}
+        params = {"since": "0", "until": f"{time.time():.6f}", "filters": json.dumps(filters)}
+        async with self._request(f"remember {container}", "GET", "events", params=params) as response:
+            return bool(await response.read())
+
     async def set_restart_policy(self, container: str, policy: Json) -> None:
         path = f"containers/{_path(container)}/update"
         await self._post(f"update {container}", path, data={"RestartPolicy": policy})
@@ -293,7 +301,10 @@ class Engine:
             listening.set()
             while True:
                 size = int.from_bytes((await response.content.readexactly(8))[4:]) if not tty else 0
-                heard += await (response.content.readexactly(size) if size else response.content.readany())
+                said = await (response.content.readexactly(size) if size else response.content.readany())
+                if not said:
+                    return
+                heard += said
                 del heard[:-LOG_TAIL]
 
     @asynccontextmanager
@@ -318,10 +329,14 @@ class Engine:
                 return
 
             async def changed(seconds: float) -> None:
-                with suppress(TimeoutError):
+                pause = min(seconds, WITHOUT_EVENTS)
+                with suppress(TimeoutError, aiohttp.ClientError, OSError):
                     async with asyncio.timeout(seconds):
-                        if not await response.content.readany():
-                            raise EngineUnavailable(call, "it has stopped to tell")
+                        if await response.content.readany():
+                            return
+                # Engine, or proxy before it, has ended it: the next look says which.
+                if response.content.at_eof() or response.content.exception():
+                    await asyncio.sleep(pause)
 
             yield changed
 

@@ -101,13 +101,14 @@ class NotReady(LookoutError):
 
 
 @dataclass
-class NameTaken(LookoutError):
-    """The temporary name of a new container is in use: another swap of the same container is under way."""
+class InProgress(LookoutError):
+    """Another swap of this container has not ended; nothing was touched."""
 
-    name: str
+    container: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.name} exists; is another Lookout at work on this engine? If not, remove it by hand"
+        return f"{self.container} {self.message}"
 
 
 @dataclass

@@ -27,20 +27,36 @@ def own_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
 
 def identity(container_id: str | None) -> str:
     """Who this Lookout is: its container, which may be restarted, or this very process."""
-    return container_id or f"{socket.gethostname()}:{os.getpid()}:{_STARTED}"
+    return container_id or f"{_place()}:{os.getpid()}:{_STARTED}"
 
 
-async def is_at_work(engine: Engine, by: str) -> bool | None:
-    """Whether the Lookout with this identity runs; None if that cannot be told from here."""
+async def is_at_work(engine: Engine, by: str, *, own: str) -> bool | None:
+    """Whether the Lookout with the identity `by` runs; None if that cannot be told by the one that is `own`."""
     if _CONTAINER.fullmatch(by):
-        try:
-            return bool((await engine.container(by))["State"]["Running"])
-        except NotFound:
-            return False
-    host, _, process = by.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not process.isdigit():
+        if (running := await _runs(engine, by)) is not None:
+            return running
+        # Gone, or on another engine than the one that it drives, as this Lookout itself may be.
+        return False if _CONTAINER.fullmatch(own) and await _runs(engine, own) else None
+    place, _, process = by.rpartition(":")[0].rpartition(":")
+    if place != _place() or not re.fullmatch(r"[0-9]+", process):
         return None
     return _start_time(int(process)) == by.rpartition(":")[2]
+
+
+async def _runs(engine: Engine, container: str) -> bool | None:
+    try:
+        return bool((await engine.container(container))["State"]["Running"])
+    except NotFound:
+        return None
+
+
+def _place() -> str:
+    """Where the number of a process means something: machine and namespace."""
+    try:
+        namespace = re.sub(r"\D", "", (_PROC / "self" / "ns" / "pid").readlink().name)
+    except OSError:
+        namespace = ""
+    return f"{socket.gethostname()}/{namespace}"
 
 
 def _start_time(process: int) -> str | None:

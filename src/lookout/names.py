@@ -32,7 +32,7 @@ ROLLBACK_FOR = PREFIX + "rollback-for"
 
 STOP_FIRST = "stop-first"
 
-_LEFTOVER = re.compile(r"\.lookout-(?:new|old|rb)\.[0-9a-f]{12}$")
+_LEFTOVER = re.compile(r"\.lookout-(?:new|old|done|rb)\.[0-9a-f]{12}$")
 
 
 def name_of(container: Json) -> str:
@@ -67,6 +67,11 @@ def old_name(name: str, old_id: str) -> str:
 def standin_name(name: str, old_id: str) -> str:
     """The name of the stand-in for a container that is removed when it stops, until that may stop."""
     return f"{name}.lookout-rb.{short_id(old_id)}"
+
+
+def done_name(name: str, old_id: str) -> str:
+    """The name of the old container from the moment that the new one has proven itself."""
+    return f"{name}.lookout-done.{short_id(old_id)}"
 
 
 def is_leftover_name(name: str) -> bool:

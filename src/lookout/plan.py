@@ -68,10 +68,10 @@ class Plan:
 
     @property
     def shares_namespace(self) -> bool:
-        return shares_namespace(self.container)
+        return lives_in_another(self.container)
 
 
-def shares_namespace(container: Json) -> bool:
+def lives_in_another(container: Json) -> bool:
     """Whether an inspected container lives in a namespace of another one."""
     host = container["HostConfig"]
     return any(str(host.get(mode)).startswith("container:") for mode in NAMESPACES)

@@ -8,7 +8,7 @@ import structlog
 
 from lookout.dependents import depends_on, groups, needed_to_start
 from lookout.engine import Engine
-from lookout.errors import CopyRefused, NotFound, SwapRefused
+from lookout.errors import CopyRefused, InProgress, NotFound
 from lookout.layers import Layer, candidates
 from lookout.model import ImageName, ImageRef, Json, Outcome, Report
 from lookout.mounts import sources
@@ -63,15 +63,16 @@ class Planner:
 
         `inspected` is that image, or None where the engine does not have it yet: then the plan leaves out
         what comes from it. Raises CopyRefused where one of them cannot be replaced faithfully, and
-        SwapRefused where a swap of one of them has not ended: then none may be replaced.
+        InProgress where a swap of one of them has not ended: then none may be replaced.
         """
         managed = [target for target in targets if not target.left_alone]
-        await self._check_in_progress(managed)
+        await self._check_in_progress([target.container for target in managed])
         stale = {t.id: t for t in managed if not (inspected and t.runs(image, inspected["Id"]))}
         everyone = await self._inspect(await self._engine.containers(every=True)) if stale else []
         around = await self._surroundings(everyone)
         followers = [container for container in everyone if not self._is_past_help(container)]
         grouped = groups([target.container for target in stale.values()], followers)
+        await self._check_in_progress([container for group in grouped for container in group])
         planned = [await self._group(group, stale, image, inspected, around) for group in grouped]
         return DeployPlan(
             image=image,
@@ -174,14 +175,14 @@ class Planner:
                         f"{plan.name} needs {around.containers[needed]} to start, which does not run; start that first"
                     )
 
-    async def _check_in_progress(self, targets: Sequence[Target]) -> None:
+    async def _check_in_progress(self, containers: Sequence[Json]) -> None:
         """A new container counts for nothing until the old one is removed."""
-        everyone = {container["Id"] for container in await self._engine.listed()} if targets else set()
-        for target in targets:
-            if (target.container["Config"].get("Labels") or {}).get(REPLACES) in everyone:
-                raise SwapRefused(
-                    f"{target.name} is being replaced right now; is another Lookout at work on this engine?",
-                    transient=True,
+        everyone = {container["Id"] for container in await self._engine.listed()} if containers else set()
+        for container in containers:
+            if (container["Config"].get("Labels") or {}).get(REPLACES) in everyone:
+                raise InProgress(
+                    name_of(container),
+                    "is being replaced right now; is another Lookout at work on this engine?",
                 )
 
     def _check(self, container: Json, dependents: Sequence[Json]) -> None:

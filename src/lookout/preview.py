@@ -7,10 +7,10 @@ from lookout.errors import (
     CopyRefused,
     EngineError,
     EngineUnavailable,
+    InProgress,
     NotFound,
     PullFailed,
     PullFault,
-    SwapRefused,
     UnknownContainer,
 )
 from lookout.faults import pull_failed
@@ -83,7 +83,7 @@ class Previewer:
                 failure = str(exc)
         try:
             plan = await self._planner.plan(targets, image, present)
-        except (CopyRefused, SwapRefused) as exc:
+        except (CopyRefused, InProgress) as exc:
             return Preview(image, Report(Outcome.FAILED, failure or str(exc)), remarks=remarks)
         outcome = Outcome.DEPLOYED if plan.groups else Outcome.UNCHANGED
         return Preview(image, Report(Outcome.FAILED if failure else outcome, failure), plan, remarks)

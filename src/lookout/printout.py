@@ -8,7 +8,7 @@ from lookout.model import Json
 from lookout.names import PREFIX, short_id
 from lookout.plan import Change, DeployPlan, Group, Plan
 from lookout.preview import Preview
-from lookout.rollout import steps
+from lookout.rollout import schedule
 
 HIDDEN = "***"  # for values that may be secrets
 _WIDTH = 34
@@ -24,7 +24,7 @@ def as_text(preview: Preview) -> str:
         for group in preview.plan.groups:
             lines += _group(group)
         if preview.plan.groups:
-            lines += ["", *_section("steps", map(_numbered, enumerate(steps(preview.plan.groups), 1)))]
+            lines += ["", *_section("steps", map(_numbered, enumerate(schedule(preview.plan.groups), 1)))]
         lines += [f"{name}: unchanged, it runs this image already" for name in preview.plan.unchanged]
         lines += [f"{name}: left alone, it {reason}" for name, reason in preview.plan.left_alone]
     return "\n".join(lines)
@@ -40,7 +40,7 @@ def as_json(preview: Preview) -> str:
             "Reason": preview.report.reason,
             "Remarks": list(preview.remarks),
             "Containers": [_container(one) for one in plan.plans],
-            "Steps": list(steps(plan.groups)),
+            "Steps": list(schedule(plan.groups)),
             "Unchanged": list(plan.unchanged),
             "LeftAlone": [{"Name": name, "Reason": reason} for name, reason in plan.left_alone],
         },

@@ -94,7 +94,7 @@ async def wait_until_ready(engine: Engine, container: str, monitor: Monitor) -> 
             await changed(min(LOOK_EVERY, left, *((to_go,) if to_go > 0 else ())))
 
 
-def patience(healthcheck: Json) -> float:
+def health_patience(healthcheck: Json) -> float:
     """Seconds after which a health check has made up its mind: its own numbers and a margin."""
     probe = (healthcheck.get("Interval") or INTERVAL) + (healthcheck.get("Timeout") or TIMEOUT)
     total = (healthcheck.get("StartPeriod") or 0) + (healthcheck.get("Retries") or RETRIES) * probe
@@ -115,7 +115,7 @@ async def _inspect(engine: Engine, container: str) -> Json:
 
 def _longest(inspected: Json, monitor: Monitor) -> float:
     check = inspected["Config"].get("Healthcheck") or {}
-    return monitor.seconds + max(patience(check) if check else HEALTH_MARGIN, monitor.deploy_time)
+    return monitor.seconds + max(health_patience(check) if check else HEALTH_MARGIN, monitor.deploy_time)
 
 
 def _too_long(state: Json, health: str | None, seconds: float) -> str:

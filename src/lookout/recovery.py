@@ -19,6 +19,7 @@ from lookout.engine import ENGINE_STOP_TIMEOUT, Engine
 from lookout.errors import (
     EngineError,
     EngineUnavailable,
+    Interrupted,
     NotFound,
     NotReady,
     RollbackFailed,
@@ -28,12 +29,13 @@ from lookout.errors import (
 from lookout.identity import is_at_work
 from lookout.locks import Locks
 from lookout.model import ImageName, Json, Reference
-from lookout.names import final_name, is_leftover_name, name_of, old_name, reference_of
-from lookout.plan import shares_namespace
-from lookout.ready import Monitor, patience
+from lookout.names import done_name, final_name, is_leftover_name, name_of, old_name, reference_of
+from lookout.pair import Pair
+from lookout.plan import lives_in_another
+from lookout.ready import Monitor, health_patience
 from lookout.rollout import Rollout
-from lookout.steps import Goal, Verdict, verdicts, walk
-from lookout.swap import Pair, Swap
+from lookout.steps import Goal, Life, Verdict, verdicts, walk
+from lookout.swap import Swap
 
 ABANDONED_AFTER = 120  # seconds on top of what a swap waits for: none takes so long
 
@@ -41,7 +43,7 @@ ABANDONED_AFTER = 120  # seconds on top of what a swap waits for: none takes so 
 GOALS = {
     Verdict.ADOPT: (Goal.ADOPTED,),
     Verdict.COMMIT: (Goal.COMMITTED,),
-    Verdict.FINISH: (Goal.REPLACED, Goal.COMMITTED),
+    Verdict.FINISH: (Goal.REPLACED, Goal.SEALED, Goal.COMMITTED),
     Verdict.UNDO: (Goal.RESTORED, Goal.CLEARED),
 }
 _NO_MONITOR = Monitor(seconds=0, deploy_time=0)
@@ -59,7 +61,8 @@ class Found:
     deploy: str
     container: Json  # that carries the labels
     old: Json | None
-    abandoned: bool  # made longer ago than any swap takes
+    age: float  # seconds since it was made
+    longest: float  # seconds that its swap takes at most, with what is asked of the new container
 
     @property
     def image(self) -> ImageName | None:
@@ -81,8 +84,9 @@ class Recovery:
 
         Raises the engine's errors only where it could not be looked into.
         """
-        results = await asyncio.gather(*map(self._attempt, await self._find()))
-        return all(results)
+        async with asyncio.TaskGroup() as tasks:
+            attempts = [tasks.create_task(self._attempt(deploy)) for deploy in await self._find()]
+        return all(attempt.result() for attempt in attempts)
 
     async def clear_way(self, image: ImageName, containers: set[str]) -> None:
         """End what is half done with these containers, or with others of this image.
@@ -105,7 +109,7 @@ class Recovery:
 
     async def _attempt(self, deploy: Sequence[Found]) -> bool:
         """End the swaps of one deploy; whether they are ended."""
-        involved = sorted(found.pair.name for found in deploy)
+        involved = sorted({found.pair.name for found in deploy})
         if not self._locks.are_free(involved):
             return False
         try:
@@ -113,11 +117,16 @@ class Recovery:
                 log.info("a swap of another Lookout is left to it", containers=involved, by=other)
                 return False
             async with self._locks.held(involved):
-                await self._end(deploy)
+                return await self._end(deploy)
         except NotReady as exc:
             log.warning("what had taken over was no good; the old containers serve again", error=str(exc))
+        except Interrupted:
+            return False
         except (RollbackFailed, Stuck, EngineError, EngineUnavailable) as exc:
             log.error("an interrupted swap could not be ended yet", containers=involved, error=str(exc))
+            return False
+        except Exception:
+            log.exception("an interrupted swap could not be ended; please report it", containers=involved)
             return False
         return True
 
@@ -126,13 +135,16 @@ class Recovery:
         for found in deploy:
             if not found.by or found.by == self._by:
                 continue
-            at_work = await is_at_work(self._engine, found.by)
-            if at_work or (at_work is None and not found.abandoned):
+            at_work = await is_at_work(self._engine, found.by, own=self._by)
+            # All new containers of a deploy are made before the first swap.
+            is_abandoned = found.age > ABANDONED_AFTER + sum(one.longest for one in deploy)
+            if at_work or (at_work is None and not is_abandoned):
                 return found.by
         return ""
 
-    async def _end(self, deploy: Sequence[Found]) -> None:
-        swaps = [Swap(self._engine, found.pair, found.monitor) for found in deploy]
+    async def _end(self, deploy: Sequence[Found]) -> bool:
+        """Finish or undo them; false where a stranger has the name of an old one that runs under another."""
+        swaps = [Swap(self._engine, found.pair, found.monitor, found=True) for found in deploy]
         sights = await asyncio.gather(*(swap.look() for swap in swaps))
         decided = verdicts(sights)
         for swap, sight, verdict in zip(swaps, sights, decided, strict=True):
@@ -141,14 +153,27 @@ class Recovery:
         rest: list[Swap] = []
         for swap, verdict in zip(swaps, decided, strict=True):
             if verdict is Verdict.ADOPT:
-                await swap.to(Goal.ADOPTED)
+                await self._adopt(swap)
             elif verdict is Verdict.COMMIT:
                 await swap.to(Goal.COMMITTED)
             else:
                 rest.append(swap)
         if rest:
             rollout = Rollout(self._grouped(rest, deploy), parallelism=self._parallelism)
-            await (rollout.finish() if Verdict.FINISH in decided else rollout.undo())
+            await (rollout.finish() if Verdict.FINISH in decided else rollout.undo_surely())
+        return not any(sight.name_taken and sight.old in (Life.UP, Life.LOOPING) for sight in sights)
+
+    async def _adopt(self, swap: Swap) -> None:
+        """There is nothing to go back to; a new container that cannot start must not hold up its successor."""
+        try:
+            await swap.to(Goal.ADOPTED)
+        except (Stuck, EngineError, EngineUnavailable) as exc:
+            log.error(
+                "the new container cannot be started, and the old one was removed",
+                container=swap.name,
+                error=str(exc),
+                next=f"docker start {swap.name}",
+            )
 
     def _grouped(self, swaps: Sequence[Swap], deploy: Sequence[Found]) -> list[list[Swap]]:
         """In the order in which they depend on each other."""
@@ -169,7 +194,7 @@ class Recovery:
             may_be = _may_be_half_done(container, everyone) and container["Id"] not in replaced
             if may_be and (one := await self._read(container["Id"])):
                 found[one.deploy].append(one)
-        return [*found.values()]
+        return [deploy for deploy in found.values() if _makes_sense(deploy)]
 
     async def _read(self, container_id: str) -> Found | None:
         """What the labels of a new container say, or of a stand-in, or the name of an old one."""
@@ -179,18 +204,20 @@ class Recovery:
             old = await self._inspect(pair.old_id)
             served = await self._inspect(pair.served_id) if pair.stands_in else old
             labels = _labels(container["Config"])
+            monitor = Monitor.from_label(labels[names.MONITOR]) if names.MONITOR in labels else _NO_MONITOR
             return Found(
                 pair=replace(
                     pair,
                     stop_timeout=served["Config"].get("StopTimeout") if served else None,
-                    shares_namespace=shares_namespace(old) if old else False,
+                    shares_namespace=lives_in_another(old) if old else False,
                 ),
-                monitor=Monitor.from_label(labels[names.MONITOR]) if names.MONITOR in labels else _NO_MONITOR,
+                monitor=monitor,
                 by=labels.get(names.BY, ""),
                 deploy=labels.get(names.DEPLOY, container_id),
                 container=container,
                 old=old,
-                abandoned=_is_abandoned(container, served),
+                age=_age(container),
+                longest=_longest(container, served, monitor),
             )
         except NotFound:
             return None
@@ -220,17 +247,40 @@ def _may_be_half_done(listed: Json, everyone: Collection[str]) -> bool:
     if {labels.get(names.REPLACES), labels.get(names.LIVE)} & {*everyone}:
         return True
     if names.REPLACES in labels or names.ROLLBACK_FOR in labels:
-        return is_leftover_name(name) or listed["State"] == "created"
-    return name == old_name(final_name(name), listed["Id"])
+        never_ran = listed["State"] == "created" and labels.get(names.SERVES) == "true"
+        return never_ran or is_leftover_name(name)
+    return _is_old(name, listed["Id"])
+
+
+def _is_old(name: str, container_id: str) -> bool:
+    """Whether the name says that the container is an old one, whatever it was in an earlier swap."""
+    return name in (old_name(final_name(name), container_id), done_name(final_name(name), container_id))
+
+
+def _makes_sense(deploy: Sequence[Found]) -> bool:
+    """Labels that another tool has copied make two containers the successor of one."""
+    if (
+        len({found.pair.old_id for found in deploy})
+        == len({found.pair.name for found in deploy})
+        == len(deploy)
+    ):
+        return True
+    log.warning(
+        "several containers say that they replace the same one; left alone",
+        containers=sorted(name_of(found.container) for found in deploy),
+    )
+    return False
 
 
 def _pair(container: Json) -> Pair:
     labels, own = _labels(container["Config"]), str(container["Id"])
     if labels.get(names.MODE, names.STOP_FIRST) != names.STOP_FIRST:
         raise ValueError(f"the mode {labels[names.MODE]} is not known to this version of Lookout")
+    policy = container["HostConfig"].get("RestartPolicy") or {}
+    if _is_old(name_of(container), own):
+        return Pair(final_name(name_of(container)), own, "", own, _unparked(container, policy), serves=True)
     is_new = names.REPLACES in labels
     old_id = labels[names.REPLACES] if is_new else own
-    policy = container["HostConfig"].get("RestartPolicy") or {}
     return Pair(
         name=labels.get(names.NAME) or final_name(name_of(container)),
         old_id=old_id,
@@ -241,11 +291,29 @@ def _pair(container: Json) -> Pair:
     )
 
 
-def _is_abandoned(container: Json, served: Json | None) -> bool:
-    """Whether it was made longer ago than any swap takes until it is ready."""
+def _unparked(container: Json, policy: Json) -> Json:
+    """The policy of an old container whose new one is gone, and with it the label that tells.
+
+    Only `unless-stopped` is parked as `no`.
+    """
+    if policy.get("Name") == "no":
+        return {"Name": "unless-stopped"}
+    if policy.get("Name") == "unless-stopped":
+        log.warning(
+            "its restart policy is not known any more; see to it with `docker update --restart`",
+            container=name_of(container),
+        )
+    return policy
+
+
+def _age(container: Json) -> float:
     created = datetime.datetime.fromisoformat(container["Created"][:19] + "+00:00")
-    age = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
+    return (datetime.datetime.now(datetime.UTC) - created).total_seconds()
+
+
+def _longest(container: Json, served: Json | None, monitor: Monitor) -> float:
+    """Until it is ready, by what its stop, its health check and its monitor take at most."""
     timeout = (served["Config"].get("StopTimeout") if served else None) or ENGINE_STOP_TIMEOUT
-    if check := container["Config"].get("Healthcheck"):
-        timeout += patience(check)
-    return bool(age > timeout + ABANDONED_AFTER)
+    check = container["Config"].get("Healthcheck")
+    watched = max(health_patience(check) if check else 0, monitor.deploy_time)
+    return float(timeout + watched + monitor.seconds)

@@ -17,10 +17,11 @@ from lookout.errors import (
     Stuck,
     SwapRefused,
 )
-from lookout.names import old_name, standin_name
+from lookout.names import done_name, old_name, standin_name
+from lookout.pair import expected, mark_of
 from lookout.plan import Group, Plan
 from lookout.steps import EFFECTS, Goal, Sight, Step, walk
-from lookout.swap import Swap, expected, mark_of
+from lookout.swap import Swap
 from lookout.unbroken import unbroken
 
 
@@ -51,12 +52,13 @@ class Rollout:
         and lets the cancellation pass.
         """
         try:
-            await self._replace_all()
+            try:
+                await self._replace_all()
+            except Exception as cause:
+                raise await self._bring_back() from cause
         except asyncio.CancelledError:
             await self._undo_in_a_hurry()
             raise
-        except Exception as cause:
-            raise await self._bring_back() from cause
         await unbroken(self.commit())
 
     async def finish(self) -> None:
@@ -67,9 +69,17 @@ class Rollout:
         try:
             await _all_or_first_failure(swap.to(Goal.REPLACED) for swap in self._swaps)
         except (NotReady, Stuck, EngineError, EngineUnavailable):
-            await self.undo()
+            await self.undo_surely()
             raise
         await self.commit()
+
+    async def undo_surely(self) -> None:
+        """As `undo`; cancelled, it begins again in a hurry and lets the cancellation pass."""
+        try:
+            await self.undo()
+        except asyncio.CancelledError:
+            await self._undo_in_a_hurry()
+            raise
 
     async def undo(self) -> None:
         """Bring every old container back; raises RollbackFailed after all have been tried.
@@ -77,15 +87,7 @@ class Rollout:
         What depends on others stops before them, and comes back after them; so many groups at a time as
         were replaced at a time, but all in a hurry. Nothing new is removed
         before all that is old serves: it would be forgotten that the others must come back too.
-        Cancelled, it begins again in a hurry and lets the cancellation pass.
         """
-        try:
-            await self._undo()
-        except asyncio.CancelledError:
-            await self._undo_in_a_hurry()
-            raise
-
-    async def _undo(self) -> None:
         in_a_hurry = any(swap.in_a_hurry for swap in self._swaps)
         slots = asyncio.Semaphore(len(self._groups) if in_a_hurry else self._parallelism)
         # The last first: what is down is there.
@@ -98,7 +100,11 @@ class Rollout:
             await swap.clear()
 
     async def commit(self) -> None:
-        """Remove the old containers; their volumes stay."""
+        """Remove the old containers; their volumes stay.
+
+        Once it is noted on one that it does not come back, none does, whatever happens.
+        """
+        await asyncio.gather(*(swap.seal() for swap in self._swaps))
         await asyncio.gather(*(swap.commit() for swap in self._swaps))
 
     async def _replace_all(self) -> None:
@@ -139,13 +145,14 @@ class Rollout:
         """Undo all, and say why and who was to blame."""
         failed, cause = self._failures[0]
         tail = await failed.note(cause)
+        engine_was_away = any(swap.engine_was_away for swap in self._swaps)
         try:
             await self.undo()
         except RollbackFailed as exc:
             exc.log_tail = tail
             return exc
         reason = f"{failed.name}: {cause}"
-        if not failed.was_tried or any(swap.engine_was_away for swap in self._swaps):
+        if engine_was_away or not failed.was_tried:
             return SwapRefused(reason, transient=True, log_tail=tail)
         return RolledBack(reason, tail)
 
@@ -153,7 +160,7 @@ class Rollout:
         for swap in self._swaps:
             swap.in_a_hurry = True
         try:
-            await self._undo()
+            await self.undo()
         except RollbackFailed:
             self._note_end()  # and let the cancellation pass, so that the message goes back
         except asyncio.CancelledError:
@@ -175,7 +182,7 @@ async def _all_or_first_failure(steps: Iterable[Coroutine[Any, Any, None]]) -> N
         raise failures.exceptions[0] from None
 
 
-def steps(groups: Sequence[Group]) -> Iterator[str]:
+def schedule(groups: Sequence[Group]) -> Iterator[str]:
     """What `Rollout` does if all goes well, one call of the engine or one wait a line."""
     for plan in chain.from_iterable(groups):
         yield from _creation(plan.standin) if plan.standin else ()
@@ -187,8 +194,10 @@ def steps(groups: Sequence[Group]) -> Iterator[str]:
                 yield from _walk(plan, sights, Goal.STOPPED)
         for plan in group:
             yield from _walk(plan, sights, Goal.REPLACED)
-    for plan in chain.from_iterable(groups):
-        yield f"remove {old_name(plan.name, plan.old_id)}"
+    plans = [*chain.from_iterable(groups)]
+    for plan in plans:
+        yield f"rename {old_name(plan.name, plan.old_id)} to {done_name(plan.name, plan.old_id)}"
+    yield from (f"remove {done_name(plan.name, plan.old_id)}" for plan in plans)
 
 
 def _creation(plan: Plan) -> Iterator[str]:

@@ -26,6 +26,7 @@ class Named(StrEnum):
 
     OWN = "its own"
     ASIDE = "aside"  # a temporary one of this swap
+    DONE = "done"  # the last one of an old container, whose successor has proven itself
     OTHER = "another"  # one that somebody gave it meanwhile
 
 
@@ -38,6 +39,7 @@ class Step(StrEnum):
     NAME_NEW = "give the name to the new one"
     START = "start the new one"
     WATCH = "wait until the new one is ready"
+    SEAL = "rename the old one: it is done"
     REMOVE_OLD = "remove the old one"
     STOP_NEW = "stop the new one"
     PUT_ASIDE = "rename the new one aside"
@@ -48,10 +50,11 @@ class Step(StrEnum):
 
 
 class Goal(StrEnum):
-    """What steps lead to. A good deploy is STOPPED, REPLACED, COMMITTED; a bad one RESTORED, CLEARED."""
+    """What steps lead to. A good deploy is STOPPED, REPLACED, SEALED, COMMITTED; a bad one RESTORED, CLEARED."""
 
     STOPPED = "the old one is stopped"
     REPLACED = "the new one serves in its place"
+    SEALED = "the old one does not come back"
     COMMITTED = "the old one is removed"
     HALTED = "the new one is stopped"
     RESTORED = "the old one serves again"
@@ -73,10 +76,11 @@ class Sight:
     new: Life
     new_named: Named
     live: Life | None = None
-    marked: bool = False  # the stop of what served may have begun
+    marked: bool = False  # it was noted that the stop of what served begins
+    stopping: bool = False  # and this stop may have been asked for
     serves: bool = True  # what is replaced ran before, so what is there in the end must run
     ready: bool = False  # the new one has been watched for long enough
-    name_taken: bool = False  # a stranger has the name, seen only where the old one is gone
+    name_taken: bool = False  # a stranger has the name; looked for only where neither may have it
 
     @property
     def served(self) -> Life:
@@ -125,9 +129,10 @@ def _rule(then: Then, **when: object) -> Rule[Then]:
     )
 
 
+# Nothing is stopped without a successor that is there, and a way back.
 _STOP = (
-    _rule(Step.MARK, served=_THERE, marked=False, serves=True),
-    _rule(Step.STOP, served=_MOVES),
+    _rule(Step.MARK, served=_THERE, old=_THERE, new=_THERE, marked=False, serves=True),
+    _rule(Step.STOP, served=_MOVES, old=_THERE, new=_THERE),
 )
 
 #: The first rule that fits gives the next step; if none does, the goal is reached.
@@ -135,32 +140,39 @@ TABLE: Mapping[Goal, tuple[Rule[Step], ...]] = {
     Goal.STOPPED: _STOP,
     Goal.REPLACED: (
         *_STOP,
-        _rule(Step.SET_ASIDE, old=_THERE, old_named=Named.OWN),
+        _rule(Step.SET_ASIDE, old=_THERE, old_named=Named.OWN, new=_THERE),
         _rule(Step.NAME_NEW, new=_THERE, new_named=Named.ASIDE),
         _rule(Step.START, new=Life.CREATED, serves=True),
         _rule(Step.WATCH, serves=True, ready=False),
     ),
+    Goal.SEALED: (_rule(Step.SEAL, old=_THERE, old_named=(Named.OWN, Named.ASIDE, Named.OTHER)),),
     Goal.COMMITTED: (
         _rule(Step.STOP, old=_MOVES),
         _rule(Step.REMOVE_OLD, old=_THERE),
     ),
-    Goal.HALTED: (_rule(Step.STOP_NEW, new=_MOVES),),
+    Goal.HALTED: (_rule(Step.STOP_NEW, new=_MOVES, old=_THERE),),
     Goal.RESTORED: (
-        _rule(Step.STOP_NEW, new=_MOVES),
+        _rule(Step.STOP_NEW, new=_MOVES, old=_THERE),
         # A stop that has begun cannot be taken back: what seems to run would exit a moment later.
-        _rule(Step.STOP, served=_MOVES, marked=True),
-        _rule(Step.PUT_ASIDE, new=_THERE, new_named=Named.OWN),
-        _rule(Step.NAME_OLD, old=_THERE, old_named=(Named.ASIDE, Named.OTHER), stood_in=False),
+        _rule(Step.STOP, served=_MOVES, stopping=True),
+        _rule(Step.PUT_ASIDE, new=_THERE, new_named=Named.OWN, old=_THERE),
+        _rule(
+            Step.NAME_OLD,
+            old=_THERE,
+            old_named=(Named.ASIDE, Named.DONE, Named.OTHER),
+            stood_in=False,
+            name_taken=False,
+        ),
         _rule(Step.UNMARK, old=_THERE, marked=True, live=None),
-        _rule(Step.START_OLD, old=_RESTS, serves=True, stood_in=False),
+        _rule(Step.START_OLD, old=_RESTS, serves=True, stood_in=False, name_taken=False),
     ),
     Goal.CLEARED: (
         _rule(Step.REMOVE_NEW, new=_THERE),
         _rule(Step.REMOVE_OLD, old=_THERE, stood_in=True),
     ),
     Goal.ADOPTED: (
-        _rule(Step.REMOVE_NEW, new=_THERE, new_named=Named.ASIDE, name_taken=True),
-        _rule(Step.NAME_NEW, new=_THERE, new_named=Named.ASIDE),
+        _rule(Step.REMOVE_NEW, new=Life.CREATED, new_named=Named.ASIDE, name_taken=True),
+        _rule(Step.NAME_NEW, new=_THERE, new_named=Named.ASIDE, name_taken=False),
         _rule(Step.START, new=Life.CREATED, new_named=Named.OWN, serves=True),
     ),
 }
@@ -175,7 +187,7 @@ class Verdict(StrEnum):
     """How to end a swap that was found half done."""
 
     ADOPT = "adopt"  # the old container is gone: it was committed
-    COMMIT = "commit"  # others of its deploy are committed, so it was good
+    COMMIT = "commit"  # it has proven itself, or others of its deploy have
     FINISH = "finish"  # the new one has taken over: watch it, then commit
     UNDO = "undo"
 
@@ -184,6 +196,7 @@ class Verdict(StrEnum):
 RECOVERY: tuple[Rule[Verdict], ...] = (
     _rule(Verdict.UNDO, stood_in=True),
     _rule(Verdict.ADOPT, old=Life.GONE),
+    _rule(Verdict.COMMIT, old_named=Named.DONE),
     _rule(Verdict.FINISH, served=(Life.GONE, *_RESTS), new=Life.UP, new_named=Named.OWN),
     _rule(Verdict.FINISH, old_named=Named.ASIDE, new=Life.CREATED, new_named=Named.OWN, serves=False),
 )
@@ -197,13 +210,13 @@ _TOOK_OVER = _rule(
 def verdicts(sights: Sequence[Sight]) -> list[Verdict]:
     """How to end each swap of one deploy: all are committed in the end, or all undone."""
     found = [_verdict(sight) for sight in sights]
-    if Verdict.ADOPT in found:
+    if Verdict.COMMIT in found:
         return [
             Verdict.COMMIT if _TOOK_OVER.fits(sight) else verdict
             for sight, verdict in zip(sights, found, strict=True)
         ]
     if Verdict.UNDO in found:
-        return [Verdict.UNDO for _ in found]
+        return [Verdict.UNDO if verdict is Verdict.FINISH else verdict for verdict in found]
     return found
 
 
@@ -213,12 +226,13 @@ def _verdict(sight: Sight) -> Verdict:
 
 #: What each step makes of a sight, if the engine does as it is told.
 EFFECTS: Mapping[Step, Callable[[Sight], Sight]] = {
-    Step.MARK: lambda sight: replace(sight, marked=True),
+    Step.MARK: lambda sight: replace(sight, marked=True, stopping=True),
     Step.STOP: lambda sight: replace(
         sight,
         old=Life.DOWN if sight.old in _MOVES else sight.old,
         live=None if sight.live is None else Life.GONE,
     ),
+    Step.SEAL: lambda sight: replace(sight, old_named=Named.DONE),
     Step.SET_ASIDE: lambda sight: replace(sight, old_named=Named.ASIDE),
     Step.NAME_NEW: lambda sight: replace(sight, new_named=Named.OWN),
     Step.START: lambda sight: replace(sight, new=Life.UP),
@@ -227,7 +241,7 @@ EFFECTS: Mapping[Step, Callable[[Sight], Sight]] = {
     Step.STOP_NEW: lambda sight: replace(sight, new=Life.DOWN),
     Step.PUT_ASIDE: lambda sight: replace(sight, new_named=Named.ASIDE),
     Step.NAME_OLD: lambda sight: replace(sight, old_named=Named.OWN),
-    Step.UNMARK: lambda sight: replace(sight, marked=False),
+    Step.UNMARK: lambda sight: replace(sight, marked=False, stopping=False),
     Step.START_OLD: lambda sight: replace(sight, old=Life.UP),
     Step.REMOVE_NEW: lambda sight: replace(sight, new=Life.GONE),
 }
@@ -250,7 +264,7 @@ def table() -> str:
     return "\n".join(
         [
             *lines,
-            "of a deploy of which one is adopted",
+            "of a deploy of which one is committed",
             f"  {_TOOK_OVER}",
             "of one to be undone",
             "  all: undo",

@@ -8,11 +8,11 @@ import structlog
 
 from lookout import names, proof
 from lookout.engine import Engine
-from lookout.errors import Conflict, EngineError, EngineUnavailable, NameTaken, NotFound, SwapRefused
+from lookout.errors import Conflict, EngineError, EngineUnavailable, InProgress, NotFound, SwapRefused
 from lookout.model import Json
+from lookout.pair import Pair
 from lookout.plan import NAMESPACES, Plan
 from lookout.ready import Monitor
-from lookout.swap import Pair
 from lookout.unbroken import unbroken
 
 BAD_REQUEST = 400  # a create that will be refused again
@@ -42,7 +42,7 @@ class Successor:
         """Create it and prove it; nothing is stopped, and what is left of a failure is for `discard`.
 
         `new_ids` are the ids of new containers that this one depends on, by their names. Raises
-        NameTaken where another swap of this container is under way, and SwapRefused where it could not
+        InProgress where another swap of this container is under way, and SwapRefused where it could not
         be made, or is not what was planned.
         """
         try:
@@ -51,7 +51,7 @@ class Successor:
             if old_id != self._plan.old_id:
                 replaces[names.LIVE] = self._plan.old_id
             new_id = await self._create(self._plan, new_ids, replaces)
-        except NameTaken:
+        except InProgress:
             raise
         except (EngineError, EngineUnavailable) as exc:
             transient = isinstance(exc, EngineUnavailable) or exc.status != BAD_REQUEST
@@ -83,7 +83,13 @@ class Successor:
         try:
             created = await unbroken(self._engine.create(plan.new_name, signed))
         except Conflict as exc:
-            raise NameTaken(plan.new_name) from exc
+            if plan.new_name not in exc.message:
+                raise
+            raise InProgress(
+                plan.name,
+                f"is being replaced: {plan.new_name} exists; is another Lookout at work on this engine? "
+                "If not, remove that by hand",
+            ) from exc
         for network in plan.disconnect:
             await self._engine.detach(network, created)
         for network, endpoint in plan.connect:

@@ -19,13 +19,8 @@ async def unbroken(step: Awaitable[Value]) -> Value:
         raise
 
 
-async def unless(
-    stop: asyncio.Event, step: Coroutine[Any, Any, Value], *, within: float | None = None
-) -> Value:
-    """Run `step`; when `stop` is set before it ends, cancel it and raise Interrupted.
-
-    It has `within` seconds to clean up, as long as it likes if that is None.
-    """
+async def unless(stop: asyncio.Event, step: Coroutine[Any, Any, Value]) -> Value:
+    """Run `step`; when `stop` is set before it ends, cancel it and raise Interrupted."""
     task = asyncio.ensure_future(step)
     stopped = asyncio.ensure_future(stop.wait())
     try:
@@ -35,7 +30,7 @@ async def unless(
         return task.result()
     finally:
         stopped.cancel()
-        await ended(task, within=within)
+        await ended(task, within=None)
 
 
 async def ended(task: asyncio.Future[Any], *, within: float | None) -> None:

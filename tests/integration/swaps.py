@@ -26,7 +26,7 @@ SLOW_TO_STOP = (
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a call that the engine refuses up soon."""
-    monkeypatch.setattr("lookout.swap.INSIST_FOR", 1.5)
+    monkeypatch.setattr("lookout.refusals.INSIST_FOR", 1.5)
 
 
 def assert_back(before: Json, after: Json) -> None:

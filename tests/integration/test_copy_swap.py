@@ -340,7 +340,10 @@ async def test_case_42_a_bad_image_ends_with_the_old_container_as_it_was(
     assert (report.outcome, report.transient) == (Outcome.ROLLED_BACK, False)
     assert name in report.reason
     assert "code 3" in report.reason or "restarted" in report.reason
-    tails = [event.get("log_tail_of_the_new", "") for event in said(logs, "the old container runs again")]
+    tails = [
+        event.get("log_tail_of_the_new", "")
+        for event in said(logs, "the swap failed; bringing the old container back")
+    ]
     assert ["no such database" in tail for tail in tails] == [True]
     back = inspect(name)
     assert back["State"]["Running"]

@@ -14,7 +14,7 @@ import pytest
 from lookout.engine import Engine
 from lookout.model import Json, Outcome
 from lookout.names import name_of
-from lookout.rollout import steps
+from lookout.rollout import schedule
 from testbed.engine import PrivateEngine
 from tests.integration.conftest import AppImage, MakeContainer, MakeDeployer
 from tests.integration.deploys import mistold, request_for
@@ -306,7 +306,7 @@ async def test_the_steps_of_a_plan_are_what_the_engine_is_asked_for(
     report = await deployer.deploy(request_for(two))
 
     assert report.outcome is Outcome.DEPLOYED
-    planned = [step for step in steps(plan.groups) if not step.startswith(("inspect", "wait"))]
+    planned = [step for step in schedule(plan.groups) if not step.startswith(("inspect", "wait"))]
     assert recorder.noted[: -len(group)] == planned[: -len(group)]
     assert {*recorder.noted[-len(group) :]} == {*planned[-len(group) :]}  # removed side by side
     assert f"start {child}" in recorder.noted

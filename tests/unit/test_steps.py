@@ -16,7 +16,7 @@ REMOVED_BY_STOP = Sight(Life.CREATED, Named.ASIDE, Life.CREATED, Named.ASIDE, li
 BEGINNINGS = pytest.mark.parametrize(
     "begun", [PLAIN, STOPPED, REMOVED_BY_STOP], ids=["runs", "does not run", "--rm"]
 )
-FORWARD = (Goal.STOPPED, Goal.REPLACED, Goal.COMMITTED)
+FORWARD = (Goal.STOPPED, Goal.REPLACED, Goal.SEALED, Goal.COMMITTED)
 BACK = (Goal.RESTORED, Goal.CLEARED)
 
 
@@ -54,11 +54,12 @@ def runs_one(sight: Sight, *, serves: bool) -> bool:
 
 def test_a_good_deploy_takes_these_steps() -> None:
     assert [*walk(FORWARD, PLAIN)] == [
-        *(Step.MARK, Step.STOP, Step.SET_ASIDE, Step.NAME_NEW, Step.START, Step.WATCH, Step.REMOVE_OLD)
+        *(Step.MARK, Step.STOP, Step.SET_ASIDE, Step.NAME_NEW, Step.START, Step.WATCH),
+        *(Step.SEAL, Step.REMOVE_OLD),
     ]
-    assert [*walk(FORWARD, STOPPED)] == [Step.SET_ASIDE, Step.NAME_NEW, Step.REMOVE_OLD]
+    assert [*walk(FORWARD, STOPPED)] == [*(Step.SET_ASIDE, Step.NAME_NEW, Step.SEAL, Step.REMOVE_OLD)]
     assert [*walk(FORWARD, REMOVED_BY_STOP)] == [
-        *(Step.MARK, Step.STOP, Step.NAME_NEW, Step.START, Step.WATCH, Step.REMOVE_OLD)
+        *(Step.MARK, Step.STOP, Step.NAME_NEW, Step.START, Step.WATCH, Step.SEAL, Step.REMOVE_OLD)
     ]
 
 
@@ -97,17 +98,23 @@ def test_an_engine_that_died_too_leaves_nothing_that_cannot_be_ended() -> None:
                 new=new if sight.new is Life.UP else sight.new,
             )
             end = recovered(found)
-            committed = sight.old is Life.GONE
+            committed = Life.GONE is sight.old or sight.old_named is Named.DONE
             assert runs_one(end, serves=True) or committed, f"{found} -> {end}"
 
 
-def test_from_any_sight_every_goal_is_reached() -> None:
+def every_sight() -> Iterator[Sight]:
     lives, names, truths = tuple(Life), tuple(Named), (True, False)
-    sights = product(lives, names, lives, names, (None, Life.GONE, Life.UP), truths, truths, truths, truths)
-    for fields in sights:
+    found = product(lives, names, lives, names, (None, Life.GONE, Life.UP), truths, truths, truths, truths)
+    for old, old_named, new, new_named, live, marked, asked, serves, taken in found:
+        stopping = marked and asked
+        yield Sight(old, old_named, new, new_named, live, marked, stopping, serves, name_taken=taken)
+
+
+def test_from_any_sight_every_goal_is_reached() -> None:
+    for sight in every_sight():
         for goal in Goal:
-            taken = [step for step, _ in zip(walk([goal], Sight(*fields)), range(20), strict=False)]
-            assert len(taken) < len(Step), f"{goal} from {fields}: {taken}"
+            taken = [step for step, _ in zip(walk([goal], sight), range(20), strict=False)]
+            assert len(taken) < len(Step), f"{goal} from {sight}: {taken}"
 
 
 def test_a_container_that_serves_is_never_removed_by_any_goal() -> None:
@@ -121,28 +128,51 @@ def test_a_container_that_serves_is_never_removed_by_any_goal() -> None:
 
 
 def test_a_stop_that_has_begun_is_repeated_before_the_old_container_counts_as_running() -> None:
-    assert [*walk(BACK, replace(PLAIN, marked=True))] == [
+    assert [*walk(BACK, replace(PLAIN, marked=True, stopping=True))] == [
         *(Step.STOP, Step.UNMARK, Step.START_OLD, Step.REMOVE_NEW)
     ]
+    assert [*walk(BACK, replace(PLAIN, marked=True))] == [Step.UNMARK, Step.REMOVE_NEW]
     assert [*walk(BACK, PLAIN)] == [Step.REMOVE_NEW]
+
+
+@pytest.mark.parametrize("begun", [PLAIN, REMOVED_BY_STOP], ids=["runs", "--rm"])
+def test_nothing_is_stopped_without_a_successor_and_a_way_back(begun: Sight) -> None:
+    """As a prune takes them, which removes all that does not run."""
+    for gone in ({"new": Life.GONE}, {"old": Life.GONE, "new": Life.GONE}):
+        if begun.live is not None or "old" not in gone:
+            assert Step.STOP not in [*walk(FORWARD[:2], replace(begun, **gone))]  # type: ignore[arg-type]
+
+
+def test_a_new_container_that_serves_is_not_stopped_where_nothing_can_come_back() -> None:
+    alone = Sight(Life.GONE, Named.OTHER, Life.UP, Named.OWN)
+    assert not [*walk([Goal.HALTED, Goal.RESTORED], alone)]
+
+
+def test_an_old_container_is_not_started_beside_a_stranger_who_has_its_name() -> None:
+    found = Sight(Life.DOWN, Named.ASIDE, Life.GONE, Named.OTHER, marked=True, stopping=True, name_taken=True)
+    assert Step.START_OLD not in [*walk(BACK, found)]
+    assert Step.START_OLD in [*walk(BACK, replace(found, name_taken=False))]
 
 
 def test_if_one_of_a_deploy_must_be_undone_all_are_but_for_those_committed() -> None:
     taken_over = after([Goal.STOPPED], PLAIN)
     for step in (Step.SET_ASIDE, Step.NAME_NEW, Step.START):
         taken_over = EFFECTS[step](taken_over)
-    committed = after([Goal.COMMITTED], taken_over)
+    sealed = after([Goal.SEALED], taken_over)
+    adopted = Sight(Life.GONE, Named.OTHER, Life.UP, Named.OWN)
     assert verdicts([taken_over, taken_over]) == [Verdict.FINISH, Verdict.FINISH]
     assert verdicts([taken_over, PLAIN]) == [Verdict.UNDO, Verdict.UNDO]
-    assert verdicts([committed, PLAIN]) == [Verdict.ADOPT, Verdict.UNDO]
+    assert verdicts([adopted, taken_over]) == [Verdict.ADOPT, Verdict.FINISH]
+    assert verdicts([adopted, taken_over, PLAIN]) == [Verdict.ADOPT, Verdict.UNDO, Verdict.UNDO]
+    assert verdicts([sealed, taken_over]) == [Verdict.COMMIT, Verdict.COMMIT]
 
 
 @pytest.mark.parametrize("life", [Life.UP, Life.DOWN, Life.LOOPING])
 def test_what_had_taken_over_when_another_was_committed_is_committed_too(life: Life) -> None:
     """All had been ready by then, whatever has become of it; and what it needs may be gone."""
-    committed = Sight(Life.GONE, Named.OTHER, Life.UP, Named.OWN)
-    assert verdicts([committed, Sight(Life.DOWN, Named.ASIDE, life, Named.OWN)]) == [
-        *(Verdict.ADOPT, Verdict.COMMIT)
+    sealed = Sight(Life.DOWN, Named.DONE, Life.UP, Named.OWN)
+    assert verdicts([sealed, Sight(Life.DOWN, Named.ASIDE, life, Named.OWN)]) == [
+        *(Verdict.COMMIT, Verdict.COMMIT)
     ]
 
 
@@ -165,41 +195,44 @@ def test_the_table_reads_like_this() -> None:
 
 TABLE = """
 until the old one is stopped
-  served there, marked no, serves yes: mark the old one: its stop may have begun
-  served running or restarting: stop the old one
+  served there, old there, new there, marked no, serves yes: mark the old one: its stop may have begun
+  served running or restarting, old there, new there: stop the old one
 until the new one serves in its place
-  served there, marked no, serves yes: mark the old one: its stop may have begun
-  served running or restarting: stop the old one
-  old there, old_named its own: rename the old one aside
+  served there, old there, new there, marked no, serves yes: mark the old one: its stop may have begun
+  served running or restarting, old there, new there: stop the old one
+  old there, old_named its own, new there: rename the old one aside
   new there, new_named aside: give the name to the new one
   new created, serves yes: start the new one
   serves yes, ready no: wait until the new one is ready
+until the old one does not come back
+  old there, old_named its own or aside or another: rename the old one: it is done
 until the old one is removed
   old running or restarting: stop the old one
   old there: remove the old one
 until the new one is stopped
-  new running or restarting: stop the new one
+  new running or restarting, old there: stop the new one
 until the old one serves again
-  new running or restarting: stop the new one
-  served running or restarting, marked yes: stop the old one
-  new there, new_named its own: rename the new one aside
-  old there, old_named aside or another, stood_in no: give the old one its name back
+  new running or restarting, old there: stop the new one
+  served running or restarting, stopping yes: stop the old one
+  new there, new_named its own, old there: rename the new one aside
+  old there, old_named aside or done or another, stood_in no, name_taken no: give the old one its name back
   old there, marked yes, live none: give the old one its restart policy back
-  old created or down, serves yes, stood_in no: start the old one
+  old created or down, serves yes, stood_in no, name_taken no: start the old one
 until nothing is left of the new one
   new there: remove the new one
   old there, stood_in yes: remove the old one
 until the new one stays, for the old one is gone
-  new there, new_named aside, name_taken yes: remove the new one
-  new there, new_named aside: give the name to the new one
+  new created, new_named aside, name_taken yes: remove the new one
+  new there, new_named aside, name_taken no: give the name to the new one
   new created, new_named its own, serves yes: start the new one
 found after a crash
   stood_in yes: undo
   old gone: adopt
+  old_named done: commit
   served gone or created or down, new running, new_named its own: finish
   old_named aside, new created, new_named its own, serves no: finish
   else: undo
-of a deploy of which one is adopted
+of a deploy of which one is committed
   old created or down, old_named aside, stood_in no, new there, new_named its own: commit
 of one to be undone
   all: undo

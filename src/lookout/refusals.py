@@ -1,0 +1,55 @@
+"""Steps that the engine refuses: how long each is tried again, and what goes on without it."""
+
+import asyncio
+import time
+from collections.abc import Collection
+
+from lookout.errors import EngineError, EngineUnavailable
+from lookout.steps import Step
+
+INSIST_FOR = 10.0  # seconds in which a call that the engine refuses is tried again
+INSIST_IN_A_HURRY = 1.0
+INSIST_EVERY, LONGEST_PAUSE = 0.1, 2.0  # seconds between two of these, doubled each time, up to the second
+#: Refused on the way there, all others are tried again: only this one is up to the image.
+NOT_INSISTED = (Step.START,)
+TRIES = 4  # of a call that got no answer, while the engine answers others
+
+
+class Refusals:
+    """The steps that the engine refuses, and for how long it may."""
+
+    def __init__(self, *, back: bool, in_a_hurry: bool, optional: Collection[Step]) -> None:
+        self.back = back
+        self._optional = optional
+        self._insist_for = INSIST_IN_A_HURRY if in_a_hurry else INSIST_FOR
+        self.final: set[Step] = set()  # given up
+        self.last: Exception | None = None
+        self._since: dict[Step, float] = {}
+        self._tries: dict[Step, int] = {}
+
+    def forget(self, step: Step | None) -> None:
+        """It was taken. On the way there, what was given up before may work by now."""
+        if step is None:
+            return
+        self._since.pop(step, None)
+        self._tries.pop(step, None)
+        if not self.back:
+            self.final.clear()
+
+    async def note(self, step: Step, problem: EngineError | EngineUnavailable) -> None:
+        """Wait before the next try, or give the step up; raises the problem if nothing goes without it."""
+        tries = self._tries[step] = self._tries.get(step, 0) + 1
+        since = self._since.setdefault(step, time.monotonic())
+        if isinstance(problem, EngineUnavailable):
+            has_patience = tries < TRIES
+        else:
+            has_patience = (
+                self.back or step not in NOT_INSISTED
+            ) and time.monotonic() - since < self._insist_for
+        if has_patience:
+            await asyncio.sleep(min(INSIST_EVERY * 2**tries, LONGEST_PAUSE))
+        elif self.back or step in self._optional:
+            self.final.add(step)
+            self.last = problem
+        else:
+            raise problem
