@@ -104,7 +104,8 @@ class Rollout:
 
         Once it is noted on one that it does not come back, none does, whatever happens.
         """
-        await asyncio.gather(*(swap.seal() for swap in self._swaps))
+        for swap in self._swaps:
+            await swap.seal()
         await asyncio.gather(*(swap.commit() for swap in self._swaps))
 
     async def _replace_all(self) -> None:
