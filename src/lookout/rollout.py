@@ -84,9 +84,9 @@ class Rollout:
     async def undo(self) -> None:
         """Bring every old container back; raises RollbackFailed after all have been tried.
 
-        What depends on others stops before them, and comes back after them; so many groups at a time as
-        were replaced at a time, but all in a hurry. Nothing new is removed
-        before all that is old serves: it would be forgotten that the others must come back too.
+        What depends on others stops before them, and comes back after them; as many groups at a time as
+        are replaced at a time, but all in a hurry. Nothing new is removed before all that is old serves:
+        it would be forgotten that the others must come back too.
         """
         in_a_hurry = any(swap.in_a_hurry for swap in self._swaps)
         slots = asyncio.Semaphore(len(self._groups) if in_a_hurry else self._parallelism)
@@ -102,7 +102,7 @@ class Rollout:
     async def commit(self) -> None:
         """Remove the old containers; their volumes stay.
 
-        Once it is noted on one that it does not come back, none does, whatever happens.
+        Once it is noted on one of them that it does not come back, none does, whatever happens.
         """
         for swap in self._swaps:
             await swap.seal()

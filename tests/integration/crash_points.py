@@ -24,7 +24,7 @@ _VERSION = re.compile(r"^(\w+) /v\d+\.\d+/")
 _ID = re.compile(r"\b[0-9a-f]{64}\b")
 _TOKENS = (
     (re.compile(r"\bsha256:<[^>]*>"), "<image>"),
-    (re.compile(r"(?<=\.lookout-)(new|old|rb)\.[0-9a-f]{12}\b"), r"\1"),
+    (re.compile(r"(?<=\.lookout-)(new|old|done|rb)\.[0-9a-f]{12}\b"), r"\1"),
     (re.compile(r'(?<=lookout\.swap\.by=)[^"&]*'), "<me>"),
     (re.compile(r"\b\d{9,}(\.\d+)?\b"), "<time>"),
 )

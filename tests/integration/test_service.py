@@ -306,7 +306,7 @@ def test_sigterm_undoes_a_swap_that_would_take_too_long(
     new = inspect(name)
     assert [new[k] for k in ("Id", "HostConfig")] == [old[k] for k in ("Id", "HostConfig")]
     assert new["State"]["Running"]
-    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old)")
+    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old|done|rb)")
     assert [m["MessageId"] for m in sqs.receive(queue_url)] == [message]
 
 
@@ -373,7 +373,7 @@ def test_an_engine_that_goes_away_in_the_middle_of_a_swap_is_waited_for(
     line.come_back()
     lookout.wait_for("deployed", message_id=message)
     assert inspect(name)["Config"]["Image"] == two
-    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old)")
+    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old|done|rb)")
 
 
 @pytest.mark.parametrize("cut", ["POST .*/stop", "POST .*/rename", "POST .*/start"])
@@ -428,7 +428,7 @@ def test_an_engine_that_restarts_in_the_middle_of_a_swap_costs_a_retry_not_the_d
     ended = lookout.wait_for("deployed", message_id=message, seconds=60)
     assert ended["containers"] == [name]
     assert inspect(name)["Config"]["Image"] == two
-    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old)")
+    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old|done|rb)")
 
 
 def test_sigterm_ends_lookout_also_while_the_engine_is_away(start: Start, line: FaultProxy) -> None:
