@@ -3,6 +3,8 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 from tenacity import (
@@ -106,14 +108,13 @@ class Deployer:
 
         Raises Interrupted where Lookout was asked to stop before this deploy touched a container.
         """
-        found: list[Target] = []
-        absences = self._engine.absences
+        found = _Found()
         report = await self._attempt(request, found)
-        if self._engine.absences != absences and report.outcome is not Outcome.DEPLOYED:
+        if report.outcome is not Outcome.DEPLOYED:
             await self._revive(found)
         return report
 
-    async def _attempt(self, request: DeployRequest, found: list[Target]) -> Report:
+    async def _attempt(self, request: DeployRequest, found: "_Found") -> Report:
         try:
             return await self._deploy(request, found)
         except PullFailed as exc:
@@ -129,11 +130,12 @@ class Deployer:
         except RollbackFailed as exc:
             return Report(Outcome.ROLLBACK_FAILED, str(exc), log_tail=exc.log_tail)
 
-    async def _deploy(self, request: DeployRequest, found: list[Target]) -> Report:
+    async def _deploy(self, request: DeployRequest, found: "_Found") -> Report:
         targets = await unless(self._stopping, self._engine_back(request))
         await self._recovery.clear_way(request.image.name, {target.name for target in targets})
         targets = await self._planner.find(request.image.name)
-        found += (target for target in targets if not target.left_alone)
+        found.targets = [target for target in targets if not target.left_alone]
+        found.engine_started = await self._engine.started()
         if report := self._planner.idle(targets):
             return report
         image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
@@ -264,23 +266,29 @@ class Deployer:
                 first.cancel()
                 await asyncio.wait({first})
 
-    async def _revive(self, found: Sequence[Target]) -> None:
+    async def _revive(self, found: "_Found") -> None:
         """Start what ran until its engine died in the middle of this deploy, whatever its restart policy."""
-        for target in found:
+        try:
+            started = await self._patiently()(self._engine.started) if found.targets else ""
+        except (EngineError, EngineUnavailable):
+            return
+        if started == found.engine_started:
+            return
+        for target in found.targets:
             try:
                 async with self._locks.held([target.name]):
-                    await self._patiently()(self._start_if_down, target)
+                    await self._patiently()(self._start_if_it_died, target, _time(started))
             except NotFound:
                 continue
             except (EngineError, EngineUnavailable) as exc:
                 command = f"docker start {target.name}"
                 log.error("down since its engine died", container=target.name, error=str(exc), next=command)
 
-    async def _start_if_down(self, target: Target) -> None:
+    async def _start_if_it_died(self, target: Target, engine_started: datetime) -> None:
+        """Unless somebody has stopped it since the engine was started, or it has ended by itself."""
         container = await self._engine.container(target.id)
         is_down = name_of(container) == target.name and is_stopped(container)
-        # What the engine has seen die was stopped by somebody, or has ended by itself.
-        if is_down and not await self._engine.has_seen_die(target.id):
+        if is_down and _time(container["State"]["FinishedAt"]) < engine_started:
             log.warning("it ran until its engine died; starting it again", container=target.name)
             await self._engine.start(target.id)
 
@@ -289,6 +297,19 @@ class Deployer:
         self._is_closed = True
         if self._repairing:
             await ended(self._repairing, within=within)
+
+
+@dataclass
+class _Found:
+    """What ran when a deploy began, and since when its engine did."""
+
+    targets: list[Target] = field(default_factory=list)
+    engine_started: str = ""
+
+
+def _time(text: str) -> datetime:
+    """A moment as the engine writes it, with nanoseconds."""
+    return datetime.fromisoformat(text)
 
 
 def _note_retry(state: RetryCallState) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -87,7 +86,6 @@ class Engine:
     def __init__(self, docker: Docker) -> None:
         self._docker = docker
         self._api: ApiVersion | None = None
-        self.absences = 0  # calls that got no answer
 
     @classmethod
     @asynccontextmanager
@@ -219,12 +217,17 @@ class Engine:
             headers={"Content-Type": "application/x-tar"},
         )
 
-    async def has_seen_die(self, container: str) -> bool:
-        """Whether this engine saw it die, since the engine's own start: its memory does not outlive it."""
-        filters = {"type": ["container"], "container": [container], "event": ["die"]}
-        params = {"since": "0", "until": f"{time.time():.6f}", "filters": json.dumps(filters)}
-        async with self._request(f"remember {container}", "GET", "events", params=params) as response:
-            return bool(await response.read())
+    async def started(self) -> str:
+        """When this engine was started, by its own clock; empty where that cannot be told.
+
+        The default bridge is made anew at each start, after what ran before was stopped. With live-restore
+        it is not, but then no container ends with its engine.
+        """
+        try:
+            bridge = await self._get_object("look at the default bridge", "networks/bridge")
+        except NotFound:
+            return ""
+        return str(bridge.get("Created") or "")
 
     async def set_restart_policy(self, container: str, policy: Json) -> None:
         path = f"containers/{_path(container)}/update"
@@ -465,7 +468,6 @@ class Engine:
     def _away(self, call: str, message: str) -> EngineUnavailable:
         """The engine that comes back may be another one."""
         self._api = None
-        self.absences += 1
         return EngineUnavailable(call, message)
 
     def _translated(self, call: str, exc: DockerError) -> EngineError | EngineUnavailable:
