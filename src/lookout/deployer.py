@@ -89,6 +89,8 @@ class Deployer:
 
         What that takes longer for, or what cannot be ended now, goes on in the background.
         """
+        if self._repairing:
+            await ended(self._repairing, within=None)
         attempt = asyncio.create_task(self._recover(), name="recovery")
         self._repairing = asyncio.create_task(self._keep_repairing(attempt), name="repair")
         await asyncio.wait({attempt}, timeout=RECOVERY_PATIENCE)
@@ -101,6 +103,9 @@ class Deployer:
                 self._unended.set()
         except (EngineError, EngineUnavailable) as exc:
             log.warning("cannot look for interrupted swaps", error=str(exc))
+            self._unended.set()
+        except Exception:
+            log.exception("cannot look for interrupted swaps; please report it")
             self._unended.set()
 
     async def deploy(self, request: DeployRequest) -> Report:

@@ -84,8 +84,9 @@ class Recovery:
 
         Raises the engine's errors only where it could not be looked into.
         """
+        found = await self._find()
         async with asyncio.TaskGroup() as tasks:
-            attempts = [tasks.create_task(self._attempt(deploy)) for deploy in await self._find()]
+            attempts = [tasks.create_task(self._attempt(deploy)) for deploy in found]
         return all(attempt.result() for attempt in attempts)
 
     async def clear_way(self, image: ImageName, containers: set[str]) -> None:
