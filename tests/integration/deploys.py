@@ -27,7 +27,7 @@ def request_for(reference: str, **more: Any) -> DeployRequest:
 
 def leftovers(engine: PrivateEngine) -> list[str]:
     """Names of containers that an unfinished swap has left."""
-    return engine.docker("ps", "-a", "--filter=name=lookout-(new|old|rb)", "--format={{.Names}}").split()
+    return engine.docker("ps", "-a", "--filter=name=lookout-(new|old|rb|done)", "--format={{.Names}}").split()
 
 
 async def layer_of(engine: Engine, container: Json) -> Layer:
