@@ -33,6 +33,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lookout.refusals.INSIST_FOR", 1.5)
 
 
+def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an old container count as soon as it runs again."""
+    monkeypatch.setattr("lookout.swap.SETTLE", 0.1)
+
+
 def assert_back(before: Json, after: Json) -> None:
     """The very same container with all that was its own, and it runs."""
     assert {key: after[key] for key in IS_BACK} == {key: before[key] for key in IS_BACK}

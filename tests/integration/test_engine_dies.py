@@ -1,6 +1,6 @@
 """An engine that dies while a deploy has stopped nothing yet, and comes back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -33,20 +33,26 @@ def registry(engine: PrivateEngine) -> Iterator[Registry]:
         yield registry
 
 
-@pytest.mark.parametrize("at", [r"POST .*/images/create", r"POST .*/containers/create"], ids=["pull", "copy"])
+@pytest.mark.parametrize(
+    ("end", "at"),
+    [(PrivateEngine.kill, r"POST .*/images/create"), (PrivateEngine.stop, r"POST .*/containers/create")],
+    ids=["killed in the pull", "stopped in the planning"],
+)
 async def test_what_ran_until_its_engine_died_runs_in_the_end_though_its_restart_policy_says_no(
     app_image: AppImage,
     make_container: MakeContainer,
     make_deployer: MakeDeployer,
     engine: PrivateEngine,
     line: FaultProxy,
+    end: Callable[[PrivateEngine], None],
     at: str,
 ) -> None:
+    """An engine that was killed stops itself what has outlived it, when it starts again."""
     name = make_container(app_image("1"), "api", "--restart=no")
     old, two, deployer = state(engine, name)[0], app_image("2"), make_deployer()
 
     def die() -> None:
-        engine.kill()
+        end(engine)
         engine.start()
 
     line.cut(at, action=die)

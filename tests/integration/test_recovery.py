@@ -12,13 +12,19 @@ from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import said, until
-from tests.integration.swaps import be_good, beside, impatient, killed, killed_at
+from tests.integration.swaps import be_good, beside, impatient, killed, killed_at, settled_soon
 from tests.integration.watching import Watch, exists, state
 
 pytestmark = pytest.mark.engine
 
 NEXT_START = r"POST .*/start"
 SOON = 10  # seconds in which a recovery that has nothing to wait for must be over
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled_soon(monkeypatch)
+
 
 # The new one is gone
 
@@ -42,7 +48,7 @@ async def test_an_old_container_whose_successor_was_removed_by_hand_serves_again
     """It is the successor of another one itself, and says so; only its name tells what it is now."""
     name = make_container(app_image("1"), "api", f"--restart={policy}")
     two, three = app_image("2"), app_image("3")
-    assert (await make_deployer().deploy(request_for(two))).outcome is Outcome.DEPLOYED
+    assert (await make_deployer(monitor=0).deploy(request_for(two))).outcome is Outcome.DEPLOYED
     old = inspect(name)
     assert old["HostConfig"]["RestartPolicy"]["Name"] == policy
     await killed_at(line, NEXT_START, make_deployer(), three)
@@ -72,7 +78,7 @@ async def test_an_old_container_whose_name_belongs_to_a_stranger_now_stays_down_
     """Two of one service must not run side by side; what the user has made in its place is deployed."""
     name = make_container(app_image("1"), "api", "--restart=always")
     two, three, four = (app_image(tag) for tag in "234")
-    assert (await make_deployer().deploy(request_for(two))).outcome is Outcome.DEPLOYED
+    assert (await make_deployer(monitor=0).deploy(request_for(two))).outcome is Outcome.DEPLOYED
     old = inspect(name)["Id"]
     await killed_at(line, NEXT_START, make_deployer(), three)
     engine.docker("rm", name)
@@ -126,7 +132,7 @@ async def test_where_the_old_one_was_removed_and_the_new_one_cannot_start_the_wa
     assert report.outcome in (Outcome.DEPLOYED, Outcome.NOT_HERE)
 
 
-@pytest.mark.parametrize("then", ["runs", "is stopped", "is removed"])
+@pytest.mark.parametrize("then", ["is stopped", "is removed"])
 async def test_a_commit_that_was_cut_short_between_a_container_and_its_dependent_is_ended(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -148,7 +154,7 @@ async def test_a_commit_that_was_cut_short_between_a_container_and_its_dependent
     assert leftovers(engine) == [f"{dependent}.lookout-done.{olds[1][:12]}"]
     if then == "is stopped":
         engine.docker("stop", dependent, vpn)
-    elif then == "is removed":
+    else:
         engine.docker("rm", "--force", dependent)
     before, watch = state(engine, dependent), Watch(engine)
 
