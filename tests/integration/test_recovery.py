@@ -126,6 +126,8 @@ async def test_where_the_old_one_was_removed_and_the_new_one_cannot_start_the_wa
     assert "removed by somebody else" in report.reason
     assert f"docker start {name}" in report.reason
     assert not leftovers(engine)
+    await deployer.close()
+    deployer = make_deployer()
     await asyncio.wait_for(deployer.recover(), SOON)
     report = await deployer.deploy(request_for(three))
     assert "interrupted swap" not in report.reason

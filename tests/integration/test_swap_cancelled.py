@@ -168,6 +168,24 @@ async def test_a_recovery_that_is_cancelled_ends_all_that_it_has_begun(
     assert not leftovers(engine)
 
 
+async def test_a_recovery_that_the_engine_does_not_answer_is_tried_again_until_it_does(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+) -> None:
+    name = make_container(app_image("1"), "api", "--restart=always")
+    old, two, deployer = inspect(name), app_image("2"), make_deployer()
+    await killed_at(line, r"POST .*/start", make_deployer(), two)
+    line.go_down()
+    await asyncio.wait_for(deployer.recover(), 10)
+    line.come_back()
+    await until(lambda: state(engine, name) == (old["Id"], True) and not leftovers(engine))
+    assert_back(old, inspect(name))
+
+
 async def test_what_is_left_half_done_while_a_repair_goes_on_is_repaired_after_it(
     make_deployer: MakeDeployer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

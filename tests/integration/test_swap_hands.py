@@ -15,6 +15,7 @@ from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer, MakeLookout
 from tests.integration.deploys import leftovers, request_for
+from tests.integration.queues import until
 from tests.integration.swaps import assert_back, beside, settled_soon, watched
 from tests.integration.watching import Watch, state
 
@@ -72,8 +73,8 @@ async def test_a_new_container_whose_old_one_was_removed_goes_on_serving_where_a
     assert inspect(good)["State"] == seen[0]["State"]
     assert inspect(bad)["Image"] == before["Image"]
     assert inspect(bad)["State"]["Running"]
-    await deployer.recover()
-    assert not leftovers(engine)
+    await until(lambda: not leftovers(engine))
+    await deployer.close()
     watch = Watch(engine)
     await make_deployer().recover()
     assert not watch.touches()
@@ -125,10 +126,10 @@ async def test_what_its_user_stops_during_a_deploy_stays_so_though_a_call_got_no
     line: FaultProxy,
     lost: str,
 ) -> None:
-    """A line that was cut once is no engine that died."""
+    """A proxy that could not reach the engine once is no engine that died."""
     name = make_container(app_image("1"), "api", "--restart=unless-stopped")
     old, two, watch = state(engine, name)[0], app_image("2"), Watch(engine)
-    line.cut(lost, action=lambda: engine.docker("stop", name))
+    line.answer(lost, 503, action=lambda: engine.docker("stop", name))
     report = await make_deployer().deploy(request_for(two))
     assert report.outcome in (Outcome.NOT_HERE, Outcome.FAILED)
     assert state(engine, name) == (old, False)
