@@ -36,6 +36,7 @@ MakeContainer = Callable[..., str]
 AppImage = Callable[..., str]
 Inspect = Callable[[str], Json]
 MakeDeployer = Callable[..., Deployer]
+MakeLookout = Callable[[str], str]
 Deploy = Callable[..., Awaitable[Report]]
 
 
@@ -218,6 +219,16 @@ def make_container(engine: PrivateEngine) -> Iterator[MakeContainer]:
     made = engine.docker("ps", "--all", "--quiet", f"--filter=label=lookout.test={run}").split()
     if made:
         engine.docker("rm", "--force", "--volumes", *made)
+
+
+@pytest.fixture
+def make_lookout(engine: PrivateEngine, make_container: MakeContainer) -> MakeLookout:
+    """Start a container that stands for a Lookout, and return its id; it is alive while that runs."""
+    reference = "lookout-test-itself:1"
+    make_image(engine, reference)
+    return lambda suffix: str(
+        json.loads(engine.docker("inspect", make_container(reference, suffix)))[0]["Id"]
+    )
 
 
 @pytest.fixture

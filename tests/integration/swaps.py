@@ -1,14 +1,18 @@
 """What the tests of single swaps share: how to get into the middle of one, and what it has come to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
+from lookout.deployer import Deployer
 from lookout.model import Json, Report
 from lookout.names import final_name
 from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
+from testbed.images import make_image, push
+from tests.integration.deploys import request_for
 from tests.integration.queues import until
 from tests.integration.watching import Watch, state
 
@@ -27,6 +31,11 @@ SLOW_TO_STOP = (
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a call that the engine refuses up soon."""
     monkeypatch.setattr("lookout.refusals.INSIST_FOR", 1.5)
+
+
+def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an old container count as soon as it runs again."""
+    monkeypatch.setattr("lookout.swap.SETTLE", 0.1)
 
 
 def assert_back(before: Json, after: Json) -> None:
@@ -59,6 +68,52 @@ class Middle:
         self.old = old
         self.new = new
         self.task = task
+
+
+async def killed(
+    line: FaultProxy, *deploys: "asyncio.Task[Report]", deployers: Sequence[Deployer] = ()
+) -> None:
+    """End these as a SIGKILL would: nothing that they still try reaches the engine."""
+    line.go_down()
+    while not all(task.done() for task in deploys):
+        for task in deploys:
+            task.cancel()
+        await asyncio.sleep(0.05)
+    await asyncio.gather(*deploys, return_exceptions=True)
+    for deployer in deployers:
+        await deployer.close()
+    be_good(line)
+    line.come_back()
+
+
+def be_good(line: FaultProxy) -> None:
+    """Plan no fault any more."""
+    line.meet("nothing ever", lambda: None)
+
+
+async def killed_at(
+    line: FaultProxy, pattern: str, deployer: Deployer, *references: str, nth: int = 1
+) -> None:
+    """Deploy these, up to this request that never reaches the engine; there Lookout is killed."""
+    reached, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def down() -> None:
+        line.go_down()
+        loop.call_soon_threadsafe(reached.set)
+
+    line.cut(pattern, nth=nth, action=down)
+    deploys = [asyncio.create_task(deployer.deploy(request_for(reference))) for reference in references]
+    await asyncio.wait_for(reached.wait(), 20)
+    await killed(line, *deploys, deployers=[deployer])
+
+
+def beside(engine: PrivateEngine, image: str, *tags: str) -> list[str]:
+    """Make and push another application's image of these tags."""
+    name = image.rpartition("/")[0] + "/web"
+    for tag in tags:
+        make_image(engine, f"{name}:{tag}")
+        push(engine, f"{name}:{tag}")
+    return [f"{name}:{tag}" for tag in tags]
 
 
 def moments(watch: Watch, container: str, action: str) -> list[float]:

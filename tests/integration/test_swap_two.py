@@ -1,47 +1,24 @@
 """More than one Lookout on an engine: one that is gone and leaves its work to the next, and two that live."""
 
 import asyncio
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 from structlog.typing import EventDict
 
-from lookout.model import Json, Outcome, Report
+from lookout.model import Json, Outcome
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy, When
 from testbed.images import make_image, push
-from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
+from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer, MakeLookout
 from tests.integration.deploys import leftovers, request_for
-from tests.integration.swaps import assert_back
+from tests.integration.swaps import assert_back, killed
 from tests.integration.watching import Watch, exists, page
 
 pytestmark = pytest.mark.engine
 
 PORT = 18151
 MONITOR = 2.0  # seconds; the next Lookout watches for as long
-
-
-@pytest.fixture
-def make_lookout(engine: PrivateEngine, make_container: MakeContainer) -> Callable[[str], str]:
-    """Start a container that stands for a Lookout, and return its id; it is alive while that runs."""
-    reference = "lookout-test-itself:1"
-    make_image(engine, reference)
-    return lambda suffix: str(
-        json.loads(engine.docker("inspect", make_container(reference, suffix)))[0]["Id"]
-    )
-
-
-async def killed(line: FaultProxy, *deploys: "asyncio.Task[Report]") -> None:
-    """End these as a SIGKILL would: nothing that they still try reaches the engine."""
-    line.go_down()
-    while not all(task.done() for task in deploys):
-        for task in deploys:
-            task.cancel()
-        await asyncio.sleep(0.05)
-    await asyncio.gather(*deploys, return_exceptions=True)
-    line.come_back()
 
 
 def is_one(engine: PrivateEngine, name: str, old: Json, new_image: str, inspect: Inspect) -> bool:
@@ -82,7 +59,7 @@ async def test_two_deploys_that_are_killed_at_the_same_moment_are_brought_to_an_
     app_image: AppImage,
     make_container: MakeContainer,
     make_deployer: MakeDeployer,
-    make_lookout: Callable[[str], str],
+    make_lookout: MakeLookout,
     inspect: Inspect,
     engine: PrivateEngine,
     line: FaultProxy,
@@ -133,7 +110,7 @@ async def test_what_a_lookout_that_lives_has_in_hand_no_other_one_touches_until_
     app_image: AppImage,
     make_container: MakeContainer,
     make_deployer: MakeDeployer,
-    make_lookout: Callable[[str], str],
+    make_lookout: MakeLookout,
     inspect: Inspect,
     engine: PrivateEngine,
     line: FaultProxy,
@@ -181,7 +158,7 @@ async def test_two_lookouts_that_begin_at_the_same_moment_make_one_new_container
     app_image: AppImage,
     make_container: MakeContainer,
     make_deployer: MakeDeployer,
-    make_lookout: Callable[[str], str],
+    make_lookout: MakeLookout,
     inspect: Inspect,
     engine: PrivateEngine,
 ) -> None:

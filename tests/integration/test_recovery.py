@@ -1,0 +1,257 @@
+"""What a Lookout leaves when it is killed in mid-swap, what people do to that, and how the next one ends it."""
+
+import asyncio
+import json
+
+import pytest
+from structlog.typing import EventDict
+
+from lookout.model import Outcome
+from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
+from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
+from tests.integration.deploys import leftovers, request_for
+from tests.integration.queues import said, until
+from tests.integration.swaps import be_good, beside, impatient, killed, killed_at, settled_soon
+from tests.integration.watching import Watch, exists, state
+
+pytestmark = pytest.mark.engine
+
+NEXT_START = r"POST .*/start"
+SOON = 10  # seconds in which a recovery that has nothing to wait for must be over
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled_soon(monkeypatch)
+
+
+# The new one is gone
+
+
+@pytest.mark.parametrize(
+    ("policy", "restored", "warnings"),
+    [("unless-stopped", "unless-stopped", 0), ("always", "unless-stopped", 1)],
+)
+async def test_an_old_container_whose_successor_was_removed_by_hand_serves_again(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    logs: list[EventDict],
+    policy: str,
+    restored: str,
+    warnings: int,
+) -> None:
+    """It is the successor of another one itself, and says so; only its name tells what it is now."""
+    name = make_container(app_image("1"), "api", f"--restart={policy}")
+    two, three = app_image("2"), app_image("3")
+    assert (await make_deployer(monitor=0).deploy(request_for(two))).outcome is Outcome.DEPLOYED
+    old = inspect(name)
+    assert old["HostConfig"]["RestartPolicy"]["Name"] == policy
+    await killed_at(line, NEXT_START, make_deployer(), three)
+    assert leftovers(engine) == [f"{name}.lookout-old.{old['Id'][:12]}"]
+    engine.docker("rm", name)
+
+    await make_deployer().recover()
+
+    assert state(engine, name) == (old["Id"], True)
+    assert inspect(name)["HostConfig"]["RestartPolicy"]["Name"] == restored
+    assert len(said(logs, "its restart policy is not known any more")) == warnings
+    assert not leftovers(engine)
+    watch = Watch(engine)
+    await make_deployer().recover()
+    assert not watch.touches()
+
+
+async def test_an_old_container_whose_name_belongs_to_a_stranger_now_stays_down_and_is_kept(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    logs: list[EventDict],
+) -> None:
+    """Two of one service must not run side by side; what the user has made in its place is deployed."""
+    name = make_container(app_image("1"), "api", "--restart=always")
+    two, three, four = (app_image(tag) for tag in "234")
+    assert (await make_deployer(monitor=0).deploy(request_for(two))).outcome is Outcome.DEPLOYED
+    old = inspect(name)["Id"]
+    await killed_at(line, NEXT_START, make_deployer(), three)
+    engine.docker("rm", name)
+    make_container(three, "api")
+    stranger, watch = inspect(name), Watch(engine)
+    logs.clear()
+
+    deployer = make_deployer()
+    await deployer.recover()
+
+    assert state(engine, old) == (old, False)
+    touched = [touch for touch in watch.touches() if touch[0] != "update"]
+    assert not touched, "but for the restart policy of the old one"
+    assert inspect(name) == stranger
+    watch = Watch(engine)
+    await deployer.recover()
+    assert not watch.touches()
+
+    report = await deployer.deploy(request_for(four))
+    assert (report.outcome, report.containers) == (Outcome.DEPLOYED, (name,))
+    assert inspect(name)["Config"]["Image"] == four
+    assert state(engine, old) == (old, False)
+
+
+# The old one is gone
+
+
+async def test_where_the_old_one_was_removed_and_the_new_one_cannot_start_the_way_is_free_for_the_next_tag(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    impatient(monkeypatch)
+    name = make_container(app_image("1"), "api", "--restart=always")
+    old, deployer = state(engine, name)[0], make_deployer()
+    bad, three = app_image("2", changes=['CMD ["/no/such/program"]']), app_image("3")
+    line.meet(NEXT_START, lambda: engine.docker("rm", "--force", old))
+
+    report = await deployer.deploy(request_for(bad))
+
+    assert report.outcome is Outcome.ROLLBACK_FAILED
+    assert "removed by somebody else" in report.reason
+    assert f"docker start {name}" in report.reason
+    assert not leftovers(engine)
+    await deployer.close()
+    deployer = make_deployer()
+    await asyncio.wait_for(deployer.recover(), SOON)
+    report = await deployer.deploy(request_for(three))
+    assert "interrupted swap" not in report.reason
+    assert report.outcome in (Outcome.DEPLOYED, Outcome.NOT_HERE)
+
+
+@pytest.mark.parametrize("then", ["is stopped", "is removed"])
+async def test_a_commit_that_was_cut_short_between_a_container_and_its_dependent_is_ended(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    then: str,
+) -> None:
+    """What the old dependent lived in does not exist any more, so it could never run again."""
+    first, second = beside(engine, app_image("1"), "1", "2")[0], app_image("2")
+    vpn = make_container(app_image("1"), "vpn")
+    dependent = make_container(first, "dependent", "--env=PORT=8090", f"--network=container:{vpn}")
+    olds = [state(engine, name)[0] for name in (vpn, dependent)]
+    line.hang(rf"DELETE .*{olds[1]}")
+    deployer = make_deployer()
+    deploy = asyncio.create_task(deployer.deploy(request_for(second)))
+    await until(lambda: deploy.done() or not exists(engine, olds[0]))
+    await killed(line, deploy, deployers=[deployer])
+    assert leftovers(engine) == [f"{dependent}.lookout-done.{olds[1][:12]}"]
+    if then == "is stopped":
+        engine.docker("stop", dependent, vpn)
+    else:
+        engine.docker("rm", "--force", dependent)
+    before, watch = state(engine, dependent), Watch(engine)
+
+    await make_deployer().recover()
+
+    assert not leftovers(engine)
+    assert not exists(engine, olds[1])
+    assert state(engine, dependent) == before
+    assert {action for action, _ in watch.touches()} == {"destroy"}
+
+
+async def test_an_old_container_that_could_not_be_removed_does_not_come_back_when_its_successor_is_stopped(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of a busy mount; that the new one has proven itself is written in the name of the old one."""
+    impatient(monkeypatch)
+    name = make_container(app_image("1"), "api", "--restart=always")
+    old, two, deployer = state(engine, name)[0], app_image("2"), make_deployer()
+
+    def refuse() -> None:
+        line.answer(rf"DELETE .*{old}", 500, action=refuse)
+
+    refuse()
+    assert (await deployer.deploy(request_for(two))).outcome is Outcome.DEPLOYED
+    assert leftovers(engine) == [f"{name}.lookout-done.{old[:12]}"]
+    new = state(engine, name)[0]
+    engine.docker("stop", name)
+    await deployer.close()
+    be_good(line)
+
+    await make_deployer().recover()
+
+    assert not leftovers(engine)
+    assert not exists(engine, old)
+    assert state(engine, name) == (new, False)
+
+
+# Labels that mean nothing
+
+
+async def test_two_containers_that_say_that_they_replace_the_same_one_are_left_alone(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    logs: list[EventDict],
+) -> None:
+    """As where another tool has copied a container with all its labels."""
+    name = make_container(app_image("1"), "api", "--restart=always")
+    old = inspect(name)["Id"]
+    engine.docker("stop", name)
+    engine.docker("rename", name, f"{name}.lookout-old.{old[:12]}")
+    labels = {
+        "replaces": old,
+        "name": name,
+        "mode": "stop-first",
+        "restart": json.dumps({"Name": "always"}),
+        "deploy": "one and the same",
+        "serves": "true",
+        "monitor": json.dumps({"seconds": 0, "deploy_time": 1}),
+    }
+    flags = [f"--label=lookout.swap.{key}={value}" for key, value in labels.items()]
+    both = [make_container(app_image("2"), suffix, *flags) for suffix in ("api", "api-copy")]
+    watch = Watch(engine)
+
+    await asyncio.wait_for(make_deployer().recover(), SOON)
+
+    assert not watch.touches()
+    assert [state(engine, one)[1] for one in both] == [True, True]
+    assert said(logs, "several containers say that they replace the same one")
+
+
+async def test_a_container_that_was_never_started_and_says_not_that_it_must_run_is_not_started(
+    app_image: AppImage, make_container: MakeContainer, make_deployer: MakeDeployer, engine: PrivateEngine
+) -> None:
+    """Such as the copy of a stopped one, of a version of Lookout that did not note it."""
+    one = app_image("1")
+    name = make_container(one, "stopped")
+    run = engine.docker("inspect", '--format={{index .Config.Labels "lookout.test"}}', name)
+    engine.docker("rm", "--force", name)
+    labels = {
+        "test": run,
+        "swap.replaces": "a" * 64,
+        "swap.name": name,
+        "swap.mode": "stop-first",
+        "swap.restart": json.dumps({"Name": "always"}),
+    }
+    flags = [f"--label=lookout.{key}={value}" for key, value in labels.items()]
+    engine.docker("create", *flags, f"--name={name}", one)
+    watch = Watch(engine)
+    await make_deployer().recover()
+    assert not watch.touches()
