@@ -42,10 +42,10 @@ class Pair:
 
 
 def mark_of(policy: Json) -> Json:
-    """The restart policy that says that the stop may have begun: an engine that restarts starts neither.
+    """The restart policy that says that the stop may have begun, which the container has not had before.
 
-    But it is `unless-stopped` where that can be told from the container's own, so that a machine that
-    is restarted before the stop brings the container back.
+    With either an engine that restarts leaves it stopped. Where it can be, it is `unless-stopped`: then a
+    machine that restarts before the stop brings the container back.
     """
     return {"Name": "no" if policy.get("Name") == "unless-stopped" else "unless-stopped"}
 
