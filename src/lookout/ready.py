@@ -61,8 +61,10 @@ def own_monitor_seconds(container: Json) -> float | None:
     return seconds
 
 
-async def wait_until_ready(engine: Engine, container: str, monitor: Monitor) -> None:
+async def wait_until_ready(engine: Engine, container: str, monitor: Monitor) -> bool:
     """Return once it has run long enough without a restart, and is healthy if it can tell.
+
+    True if it is to run on, false if it is done, or nothing is asked of it.
 
     The engine's events say when to look. Raises NotReady as soon as it has exited, restarted or
     become unhealthy, or when it is not ready in the time that its own health check and the deploy
@@ -70,7 +72,7 @@ async def wait_until_ready(engine: Engine, container: str, monitor: Monitor) -> 
     the time begins again.
     """
     if monitor.may_fail:
-        return
+        return False
     async with AsyncExitStack() as stack:
         changed = await stack.enter_async_context(engine.changes_of_state(container))
         first = begun = time.monotonic()
@@ -82,11 +84,11 @@ async def wait_until_ready(engine: Engine, container: str, monitor: Monitor) -> 
             if state.get("StartedAt") != started_at or state.get("Paused"):
                 started_at, begun = state.get("StartedAt"), now
             if _has_done_its_work(inspected, monitor):
-                return
+                return False
             _check_alive(inspected, now - begun)
             health = _health(inspected)
             if now - begun >= monitor.seconds and health in (None, "healthy") and not state.get("Paused"):
-                return
+                return True
             left = first + _longest(inspected, monitor) - now
             if left <= 0:
                 raise NotReady(_too_long(state, health, now - first))

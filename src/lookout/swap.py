@@ -47,6 +47,7 @@ class Swap:
         self._engine = engine
         self._monitor = monitor
         self._ready = False
+        self._is_to_run = False
         self._tail = ""
         self._stopped_at: float | None = None
         self._log = log.bind(container=pair.name)
@@ -86,6 +87,7 @@ class Swap:
         try:
             await self.to(Goal.COMMITTED)
             self.is_ended = True
+            await self._surely(self._start_if_its_engine_died)
         except (Stuck, EngineError, EngineUnavailable) as exc:
             self._log.error(
                 "the old container is still there",
@@ -95,6 +97,13 @@ class Swap:
         self._log.info("replaced", old_id=self.pair.old_id[:12], new_id=self.pair.new_id[:12])
         if self.pair.chooses_ports:
             await self._report_ports()
+
+    async def _start_if_its_engine_died(self) -> None:
+        """It was ready, and with its engine it went down in the middle of the commit, if its policy is so."""
+        new = await self._inspect(self.pair.new_id) if self.engine_was_away and self._is_to_run else None
+        if new and life_of(new) is Life.DOWN and name_of(new) == self.name:
+            self._log.warning("it ran until its engine died; starting it again")
+            await self._engine.start(self.pair.new_id)
 
     async def note(self, cause: Exception) -> str:
         """Log why the old container comes back; returns the last lines of the new one's log."""
@@ -329,7 +338,7 @@ class Swap:
             self._log.info("started", downtime_seconds=round(time.monotonic() - self._stopped_at, 2))
 
     async def _watch(self) -> None:
-        await wait_until_ready(self._engine, self.pair.new_id, self._monitor)
+        self._is_to_run = await wait_until_ready(self._engine, self.pair.new_id, self._monitor)
         self._ready = True
 
     async def _stop_new(self) -> None:
