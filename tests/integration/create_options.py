@@ -221,7 +221,7 @@ def _rates(values: Sequence[int]) -> st.SearchStrategy[Any]:
 def _host(api: Api) -> dict[str, st.SearchStrategy[Any]]:
     switch = _one(True, False, None)
     fields: dict[str, st.SearchStrategy[Any]] = {
-        "ContainerIDFile": _one("", "/tmp/cid"),
+        "ContainerIDFile": _one("", "/var/cid"),
         "LogConfig": _one(
             *(None, {}, {"Type": ""}, {"Type": "none"}, {"Type": "json-file", "Config": {"max-size": "1m"}}),
             *({"Type": "local", "Config": {"max-file": "3"}}, {"Type": "json-file", "Config": {}}),

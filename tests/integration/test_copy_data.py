@@ -420,7 +420,7 @@ async def test_case_50_a_secret_that_was_put_by_archive_is_present_in_the_new_co
     engine.docker("cp", "-", f"{name}:/", stdin=archive("/run/secrets/token", b"hunter2"))
     engine.docker("cp", "-", f"{name}:/", stdin=archive("/run/secrets/deep/key", b"hunter3"))
     engine.docker("cp", "-", f"{name}:/", stdin=archive("/app.conf", b"inline"))
-    engine.docker("exec", name, "touch", "/tmp/of-the-old-layer")
+    engine.docker("exec", name, "touch", "/of-the-old-layer")
     files = ("/run/secrets/token", "/run/secrets/deep/key")
     script = f"#!/bin/sh\nstat -c '%a %u:%g' {' '.join(files)} > /seen && exec /app\n".encode()
     for tag in ("2", "3"):
@@ -431,7 +431,7 @@ async def test_case_50_a_secret_that_was_put_by_archive_is_present_in_the_new_co
         assert engine.docker("exec", name, "cat", "/seen").splitlines() == ["440 1000:1000"] * 2
         assert engine.docker("exec", name, "cat", *files) == "hunter2hunter3"
         with pytest.raises(DockerFailed):
-            engine.docker("exec", name, "ls", "/tmp/of-the-old-layer")
+            engine.docker("exec", name, "ls", "/of-the-old-layer")
     assert "/app.conf is not copied; if it is an inline config" in remarks(logs)
     assert "hunter" not in str(logs)
 
