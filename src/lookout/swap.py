@@ -87,13 +87,13 @@ class Swap:
         try:
             await self.to(Goal.COMMITTED)
             self.is_ended = True
-            await self._surely(self._start_if_its_engine_died)
         except (Stuck, EngineError, EngineUnavailable) as exc:
             self._log.error(
                 "the old container is still there",
                 error=str(exc),
                 next=f"remove it by hand: docker rm {self.pair.old_id[:12]}",
             )
+        await self._surely(self._start_if_its_engine_died)
         self._log.info("replaced", old_id=self.pair.old_id[:12], new_id=self.pair.new_id[:12])
         if self.pair.chooses_ports:
             await self._report_ports()
@@ -103,7 +103,11 @@ class Swap:
         new = await self._inspect(self.pair.new_id) if self.engine_was_away and self._is_to_run else None
         if new and life_of(new) is Life.DOWN and name_of(new) == self.name:
             self._log.warning("it ran until its engine died; starting it again")
-            await self._engine.start(self.pair.new_id)
+            try:
+                await self._engine.start(self.pair.new_id)
+            except EngineError as exc:
+                command = f"docker start {self.name}"
+                self._log.error("down since its engine died", error=str(exc), next=command)
 
     async def note(self, cause: Exception) -> str:
         """Log why the old container comes back; returns the last lines of the new one's log."""
