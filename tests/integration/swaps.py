@@ -1,7 +1,7 @@
 """What the tests of single swaps share: how to get into the middle of one, and what it has come to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,7 +10,7 @@ from lookout.deployer import Deployer
 from lookout.model import Json, Report
 from lookout.names import final_name
 from testbed.engine import PrivateEngine
-from testbed.faultproxy import FaultProxy
+from testbed.faultproxy import FaultProxy, When
 from testbed.images import make_image, push
 from tests.integration.deploys import request_for
 from tests.integration.queues import until
@@ -86,22 +86,39 @@ async def killed(
     line.come_back()
 
 
+def flag() -> tuple[asyncio.Event, Callable[[], object]]:
+    """An event of this loop, and what sets it from the thread of a faulty line."""
+    event, loop = asyncio.Event(), asyncio.get_running_loop()
+    return event, lambda: loop.call_soon_threadsafe(event.set)
+
+
+async def turns() -> None:
+    """Let every task that can go on do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 def be_good(line: FaultProxy) -> None:
     """Plan no fault any more."""
     line.meet("nothing ever", lambda: None)
 
 
 async def killed_at(
-    line: FaultProxy, pattern: str, deployer: Deployer, *references: str, nth: int = 1
+    line: FaultProxy,
+    pattern: str,
+    deployer: Deployer,
+    *references: str,
+    nth: int = 1,
+    when: When = "before",
 ) -> None:
-    """Deploy these, up to this request that never reaches the engine; there Lookout is killed."""
-    reached, loop = asyncio.Event(), asyncio.get_running_loop()
+    """Deploy these up to this request, just before or after which Lookout is killed."""
+    reached, reach = flag()
 
     def down() -> None:
         line.go_down()
-        loop.call_soon_threadsafe(reached.set)
+        reach()
 
-    line.cut(pattern, nth=nth, action=down)
+    line.cut(pattern, nth=nth, when=when, action=down)
     deploys = [asyncio.create_task(deployer.deploy(request_for(reference))) for reference in references]
     await asyncio.wait_for(reached.wait(), 20)
     await killed(line, *deploys, deployers=[deployer])

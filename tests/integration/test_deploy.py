@@ -14,10 +14,12 @@ from lookout.errors import Interrupted
 from lookout.identity import identity
 from lookout.model import DeployRequest, Json, Outcome
 from testbed.engine import DockerFailed, PrivateEngine
+from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
+from tests.integration.swaps import flag
 
 pytestmark = pytest.mark.engine
 
@@ -278,7 +280,11 @@ async def test_a_container_that_could_not_be_started_again_is_not_stopped(
 
 
 async def test_a_repair_that_goes_on_does_not_keep_lookout_from_ending(
-    app_image: AppImage, make_container: MakeContainer, make_deployer: MakeDeployer, engine: PrivateEngine
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
 ) -> None:
     name = make_container(app_image("1"), "api", "--publish=18194:8080")
     two, deployer = app_image("2"), make_deployer(repair_every=0.1)
@@ -289,7 +295,9 @@ async def test_a_repair_that_goes_on_does_not_keep_lookout_from_ending(
     assert thief.stdout.readline() == b"ready\n"
     report = await deployer.deploy(request_for(two))
     assert report.outcome is Outcome.ROLLBACK_FAILED
-    await asyncio.sleep(0.5)  # into the next try
+    is_trying, tries = flag()
+    line.meet(r"POST .*/start", tries)
+    await asyncio.wait_for(is_trying.wait(), 20)
     async with asyncio.timeout(60):
         await deployer.close()
     with thief:

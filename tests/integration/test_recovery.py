@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import pytest
 from structlog.typing import EventDict
 
 from lookout.model import Outcome
+from lookout.names import final_name
+from lookout.steps import Sight, Verdict, verdicts
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
@@ -200,6 +203,43 @@ async def test_an_old_container_that_could_not_be_removed_does_not_come_back_whe
 
 
 # Labels that mean nothing
+
+
+async def test_a_swap_whose_recovery_fails_in_a_way_that_nobody_thought_of_holds_up_no_other(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    logs: list[EventDict],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two = app_image("1"), app_image("2")
+    other_one, other_two = beside(engine, two, "1", "2")
+    names = [make_container(image, suffix) for image, suffix in ((one, "api"), (other_one, "web"))]
+    olds = [state(engine, name)[0] for name in names]
+    await killed_at(line, r"POST .*/stop", make_deployer(), two, other_two, nth=2)
+    decide, asked = verdicts, []
+
+    def fails_once(sights: Sequence[Sight]) -> list[Verdict]:
+        asked.append(sights)
+        if len(asked) == 1:
+            raise RuntimeError("nobody thought of this")
+        return decide(sights)
+
+    monkeypatch.setattr("lookout.recovery.verdicts", fails_once)
+    deployer = make_deployer(repair_every=3600)
+    await deployer.recover()
+
+    (event,) = said(logs, "an interrupted swap could not be ended; please report it")
+    assert event["exc_info"]
+    (left,) = event["containers"]
+    (right,) = {*names} - {left}
+    assert state(engine, right) == (olds[names.index(right)], True)
+    assert [final_name(name) for name in leftovers(engine)] == [left]
+    await deployer.recover()
+    assert [state(engine, name) for name in names] == [(old, True) for old in olds]
+    assert not leftovers(engine)
 
 
 async def test_two_containers_that_say_that_they_replace_the_same_one_are_left_alone(

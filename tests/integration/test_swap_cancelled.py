@@ -3,14 +3,15 @@
 import asyncio
 
 import pytest
+from structlog.typing import EventDict
 
 from lookout.model import Outcome
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy, When
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
-from tests.integration.queues import until
-from tests.integration.swaps import DEAF, assert_back, beside, killed_at
+from tests.integration.queues import said, until
+from tests.integration.swaps import DEAF, assert_back, beside, flag, killed_at, turns
 from tests.integration.watching import Watch, state
 
 pytestmark = pytest.mark.engine
@@ -40,8 +41,8 @@ async def test_a_deploy_that_is_cancelled_while_it_reads_why_the_new_one_is_no_g
 ) -> None:
     name = make_container(app_image("1"), "api", "--restart=always")
     old, bad = inspect(name), app_image("2", changes=[CRASHING])
-    is_held, loop = asyncio.Event(), asyncio.get_running_loop()
-    line.hang(r"GET .*/logs", action=lambda: loop.call_soon_threadsafe(is_held.set))
+    is_held, holds = flag()
+    line.hang(r"GET .*/logs", action=holds)
     deploy = asyncio.create_task(make_deployer().deploy(request_for(bad)))
     await asyncio.wait_for(is_held.wait(), 20)
     await cancelled(deploy)
@@ -93,7 +94,7 @@ async def test_an_old_container_that_was_not_told_to_stop_yet_is_not_stopped_by_
     deploy = asyncio.create_task(make_deployer().deploy(request_for(two)))
     await asyncio.wait_for(is_held.wait(), 20)
     deploy.cancel()
-    await asyncio.sleep(0.1)
+    await turns()  # it has heard of it before the engine answers
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await deploy
@@ -154,7 +155,7 @@ async def test_a_recovery_that_is_cancelled_ends_all_that_it_has_begun(
 
     deployer = make_deployer()
     recovery = asyncio.create_task(deployer.recover())
-    await asyncio.sleep(0.6)
+    await until(lambda: any(state(engine, old["Name"][1:]) == (old["Id"], True) for old in olds))
     recovery.cancel()
     await asyncio.gather(recovery, return_exceptions=True)
     await deployer.close()
@@ -186,6 +187,25 @@ async def test_a_recovery_that_the_engine_does_not_answer_is_tried_again_until_i
     assert_back(old, inspect(name))
 
 
+async def test_a_recovery_that_fails_in_a_way_that_nobody_thought_of_is_tried_again(
+    make_deployer: MakeDeployer, monkeypatch: pytest.MonkeyPatch, logs: list[EventDict]
+) -> None:
+    deployer = make_deployer(repair_every=0.05)
+    answers: list[Exception | bool] = [RuntimeError("nobody thought of this"), True]
+
+    async def run() -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(deployer._recovery, "run", run)
+    await deployer.recover()
+    await until(lambda: not answers)
+    (event,) = said(logs, "cannot look for interrupted swaps; please report it")
+    assert event["exc_info"]
+
+
 async def test_what_is_left_half_done_while_a_repair_goes_on_is_repaired_after_it(
     make_deployer: MakeDeployer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,5 +226,5 @@ async def test_what_is_left_half_done_while_a_repair_goes_on_is_repaired_after_i
     deployer._repair()
     go_on.set()
     await until(lambda: len(runs) == 2)
-    await asyncio.sleep(0.2)
-    assert len(runs) == 2, "nothing is left"
+    await turns()
+    assert not deployer._unended.is_set(), "nothing is left"

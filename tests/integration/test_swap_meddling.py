@@ -1,6 +1,5 @@
 """Somebody else is at work with the same containers in the middle of a swap, or right after it."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -218,8 +217,9 @@ async def test_a_rolled_back_container_that_the_user_then_stops_or_removes_stays
     engine.docker("stop", "--time=0", stopped)
     engine.docker("rm", "--force", removed)
     watch = Watch(engine)
-    await deployer.recover()
-    await asyncio.sleep(1)
+    for _ in range(2):
+        await deployer.recover()
+    await deployer.close()
     assert not watch.touches()
     assert not leftovers(engine)
     with pytest.raises(DockerFailed):

@@ -12,7 +12,7 @@ from testbed.faultproxy import FaultProxy, When
 from testbed.images import make_image, push
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer, MakeLookout
 from tests.integration.deploys import leftovers, request_for
-from tests.integration.swaps import assert_back, killed
+from tests.integration.swaps import assert_back, flag, killed, killed_at
 from tests.integration.watching import Watch, exists, page
 
 pytestmark = pytest.mark.engine
@@ -77,17 +77,7 @@ async def test_two_deploys_that_are_killed_at_the_same_moment_are_brought_to_an_
     olds, images = [inspect(name) for name in names], [app_image("2"), f"{other}:2"]
     first = make_lookout("first")
     deployer = make_deployer(own_id=first, monitor=MONITOR)
-    reached = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def down() -> None:
-        line.go_down()
-        loop.call_soon_threadsafe(reached.set)
-
-    line.cut(moment.pattern, nth=moment.nth, when=moment.when, action=down)
-    deploys = [asyncio.create_task(deployer.deploy(request_for(image))) for image in images]
-    await asyncio.wait_for(reached.wait(), 20)
-    await killed(line, *deploys)
+    await killed_at(line, moment.pattern, deployer, *images, nth=moment.nth, when=moment.when)
     engine.docker("rm", "--force", first)
 
     await make_deployer(own_id=make_lookout("second")).recover()
@@ -120,10 +110,10 @@ async def test_what_a_lookout_that_lives_has_in_hand_no_other_one_touches_until_
     name = make_container(app_image("1"), "api", "--restart=always", f"--publish={PORT}:8080")
     old, two, three = inspect(name), app_image("2"), app_image("3")
     a, b = make_lookout("a"), make_lookout("b")
-    loop, is_held = asyncio.get_running_loop(), asyncio.Event()
+    is_held, holds = flag()
 
     def hold(pattern: str, nth: int = 1) -> None:
-        line.hang(pattern, nth=nth, action=lambda: loop.call_soon_threadsafe(is_held.set))
+        line.hang(pattern, nth=nth, action=holds)
 
     if held == "at the stop":
         hold(r"POST .*/stop")

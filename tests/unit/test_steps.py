@@ -117,6 +117,32 @@ def test_from_any_sight_every_goal_is_reached() -> None:
             assert len(taken) < len(Step), f"{goal} from {sight}: {taken}"
 
 
+#: What each step is done to, by the field of a sight that tells of it.
+DONE_TO = {
+    "served": {Step.MARK},
+    "old": {Step.SET_ASIDE, Step.SEAL, Step.REMOVE_OLD, Step.NAME_OLD, Step.UNMARK, Step.START_OLD},
+    "new": {Step.NAME_NEW, Step.START, Step.STOP_NEW, Step.PUT_ASIDE, Step.REMOVE_NEW},
+}
+
+
+def test_a_step_is_taken_only_with_a_container_that_is_there() -> None:
+    for sight in every_sight():
+        for goal in Goal:
+            if step := next_step(goal, sight):
+                for field in (field for field, steps in DONE_TO.items() if step in steps):
+                    assert getattr(sight, field) is not Life.GONE, f"{step} from {sight}"
+                if step is Step.STOP:
+                    assert {sight.old, sight.served} & {Life.UP, Life.LOOPING}, sight
+
+
+def test_what_serves_is_not_even_touched_unless_both_the_new_one_and_what_can_come_back_are_there() -> None:
+    for sight in every_sight():
+        if Life.GONE in (sight.old, sight.new):
+            for goal in (Goal.STOPPED, Goal.REPLACED):
+                taken = {next_step(goal, sight, skipping=skipped) for skipped in ((), {Step.NAME_NEW})}
+                assert not taken & {Step.MARK, Step.STOP, Step.SET_ASIDE}, f"{goal} from {sight}"
+
+
 def test_a_container_that_serves_is_never_removed_by_any_goal() -> None:
     """Of what served, only one that was stopped and replaced is removed; of the new, only after it came back."""
     for goal in Goal:
