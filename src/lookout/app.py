@@ -10,6 +10,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from lookout import deployer, leases, puller, receiver, settler
+from lookout.dead_letters import DeadLetters
 from lookout.deployer import Deployer
 from lookout.dispatcher import Dispatcher
 from lookout.engine import Credentials, Engine
@@ -21,7 +22,7 @@ from lookout.planner import Planner
 from lookout.preview import Preview, Previewer
 from lookout.puller import Puller
 from lookout.receiver import Receiver
-from lookout.settings import EngineSettings, Settings
+from lookout.settings import EngineSettings, Settings, Unmatched
 from lookout.settler import Settler
 from lookout.sqs import Queue
 from lookout.unbroken import unless
@@ -114,7 +115,14 @@ async def _serve(
     settings: Settings, pace: Pace, engine: Engine, queue: Queue, stopping: asyncio.Event
 ) -> None:
     in_flight = Leases(queue, slots=settings.max_messages, floor=pace.lease_floor, margin=pace.lease_margin)
-    ending = Settler(in_flight, backoff_base=pace.backoff_base)
+    ending = Settler(
+        in_flight,
+        retry_for=settings.retry_for_seconds,
+        dead_letters=_dead_letters(settings, queue),
+        keeps_unmatched=settings.unmatched_messages is Unmatched.KEEP,
+        in_order=queue.is_fifo,
+        backoff_base=pace.backoff_base,
+    )
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
     receiving = Receiver(
         queue,
@@ -145,7 +153,7 @@ async def _serve(
     except Interrupted:
         await deploying.close(within=undo_time)
         raise
-    dispatcher = Dispatcher(inbox, deploying.deploy, in_flight, ending)
+    dispatcher = Dispatcher(inbox, deploying.deploy, in_flight, ending, keep_all=queue.is_fifo)
     renewing = asyncio.create_task(in_flight.run(), name="leases")
     dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
     polling = asyncio.create_task(receiving.run(), name="receiver")
@@ -171,6 +179,11 @@ async def _end_poll(polling: asyncio.Task[None], grace: float) -> None:
     """Let the open poll end by itself, so that what it brings can be given back."""
     await asyncio.wait({polling}, timeout=grace)
     polling.cancel()
+
+
+def _dead_letters(settings: Settings, queue: Queue) -> DeadLetters | None:
+    url = settings.dead_letter_queue_url
+    return DeadLetters(queue.beside(url)) if url else None
 
 
 def _credentials(settings: EngineSettings) -> Credentials | None:

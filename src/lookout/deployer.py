@@ -40,7 +40,7 @@ from lookout.recovery import Recovery
 from lookout.rollout import Rollout
 from lookout.successor import Signature, Successor, discard
 from lookout.swap import Swap
-from lookout.targets import Target
+from lookout.targets import Target, overtaken
 from lookout.unbroken import ended, unbroken, unless
 
 ENGINE_PATIENCE = 60.0  # seconds that a deploy waits for an engine that is away before it fails
@@ -141,7 +141,7 @@ class Deployer:
         targets = await self._planner.find(request.image.name)
         found.targets = [target for target in targets if not target.left_alone]
         found.engine_started = await self._engine.started()
-        if report := self._planner.idle(targets):
+        if report := self._planner.idle(targets) or overtaken(targets, request.origin):
             return report
         image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
         return await self._replace_all(request, image)
@@ -178,7 +178,7 @@ class Deployer:
                         return report
                     plan = await self._planner.plan(targets, request.image, image)
                     if plan.names <= names:
-                        return await self._carry_out(plan, request)
+                        return overtaken(targets, request.origin) or await self._carry_out(plan, request)
             except InProgress as exc:
                 if met:
                     raise SwapRefused(str(exc), transient=True) from exc
@@ -195,7 +195,7 @@ class Deployer:
         for one in plan.plans:
             for remark in one.remarks:
                 log.info("remark", container=one.name, remark=remark)
-        signature = Signature(by=self._identity, deploy=uuid.uuid4().hex)
+        signature = Signature(by=self._identity, deploy=uuid.uuid4().hex, origin=request.origin)
         groups = await self._prepare(plan, request, signature)
         if self._stopping.is_set():
             await self._discard(signature.deploy)

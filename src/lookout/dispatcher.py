@@ -24,20 +24,27 @@ class Dispatcher:
     """Starts a worker for each delivery, one at a time for each image.
 
     Per image one deploy runs and at most one message waits: of two that would wait, the older one
-    (by SentTimestamp) ends as superseded.
+    (by SentTimestamp) ends as superseded. With `keep_all`, as a FIFO queue has it, all of them wait.
     """
 
     def __init__(
-        self, inbox: asyncio.Queue[Delivery], deploy: Deploy, leases: Leases, settler: Settler
+        self,
+        inbox: asyncio.Queue[Delivery],
+        deploy: Deploy,
+        leases: Leases,
+        settler: Settler,
+        *,
+        keep_all: bool = False,
     ) -> None:
         self._inbox = inbox
         self._deploy = deploy
         self._leases = leases
         self._settler = settler
-        self._waiting: dict[ImageName, Delivery] = {}
+        self._keep_all = keep_all
+        self._waiting: dict[ImageName, list[Delivery]] = {}
         self._workers: dict[ImageName, asyncio.Task[None]] = {}
         self._settling: set[asyncio.Task[None]] = set()
-        self._deployed: dict[ImageName, int] = {}
+        self._deployed: dict[ImageName, tuple[int, int]] = {}
 
     async def run(self) -> None:
         """Dispatch until cancelled. The workers go on: `stop` ends them."""
@@ -51,7 +58,7 @@ class Dispatcher:
         """
         while not self._inbox.empty():
             self._offer(self._inbox.get_nowait())
-        unstarted = [delivery.message for delivery in self._waiting.values()]
+        unstarted = [delivery.message for waiting in self._waiting.values() for delivery in waiting]
         self._waiting.clear()
         releasing = asyncio.create_task(self._leases.release_all(unstarted), name="release unstarted")
         tasks = {releasing, *self._workers.values(), *self._settling}
@@ -81,18 +88,19 @@ class Dispatcher:
     def _ended(self, name: ImageName) -> None:
         """Start what waits, however the worker before it ended."""
         del self._workers[name]
-        if delivery := self._waiting.pop(name, None):
-            self._start(delivery)
+        if waiting := self._waiting.pop(name, []):
+            first, *rest = waiting
+            if rest:
+                self._waiting[name] = rest
+            self._start(first)
 
     def _offer(self, delivery: Delivery) -> None:
         """Let the delivery wait for its worker; the older of two that wait is superseded."""
-        name = delivery.request.image.name
-        other = self._waiting.setdefault(name, delivery)
-        if other is delivery:
-            return
-        older, newer = sorted((other, delivery), key=lambda d: d.message.sent_timestamp)
-        self._waiting[name] = newer
-        self._supersede(older, f"{newer.request.image} was sent later")
+        waiting = self._waiting.setdefault(delivery.request.image.name, [])
+        waiting.append(delivery)
+        if len(waiting) > 1 and not self._keep_all:
+            waiting.sort(key=lambda waits: waits.message.order)
+            self._supersede(waiting.pop(0), f"{waiting[0].request.image} was sent later")
 
     def _supersede(self, delivery: Delivery, reason: str) -> None:
         report = Report(Outcome.SUPERSEDED, reason)
@@ -104,7 +112,7 @@ class Dispatcher:
         settling.add_done_callback(self._settling.discard)
 
     async def _work(self, delivery: Delivery) -> None:
-        if delivery.message.sent_timestamp < self._deployed.get(delivery.request.image.name, 0):
+        if delivery.message.order < self._deployed.get(delivery.request.image.name, (0, 0)):
             self._supersede(delivery, "a message that was sent later is deployed")
         else:
             await self._deploy_one(delivery)
@@ -117,7 +125,7 @@ class Dispatcher:
             try:
                 report = await self._report(delivery.request)
                 if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
-                    self._deployed[image.name] = message.sent_timestamp
+                    self._deployed[image.name] = message.order
                 seconds = round(time.monotonic() - begun, 2)
                 await unbroken(self._settler.settle(message, report, seconds=seconds))
             except Interrupted:

@@ -104,6 +104,14 @@ def is_digest(text: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The message that asked for a deploy."""
+
+    message_id: str
+    sent_timestamp: int  # milliseconds since the epoch, by the clock of SQS
+
+
+@dataclass(frozen=True)
 class DeployRequest:
     """What a message asks for."""
 
@@ -111,6 +119,7 @@ class DeployRequest:
     digest: str | None = None
     deploy_time: int | None = None  # seconds
     host_id: str | None = None
+    origin: Origin | None = None
 
 
 @dataclass
@@ -122,6 +131,17 @@ class Message:
     receipt_handle: str = field(repr=False)
     sent_timestamp: int = 0  # milliseconds since the epoch, by the clock of SQS
     receive_count: int = 1
+    group_id: str = ""  # MessageGroupId: of a FIFO queue, or a key of a fair queue
+    sequence_number: int = 0  # of a FIFO queue
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Sorts messages as they were sent."""
+        return self.sent_timestamp, self.sequence_number
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.id, self.sent_timestamp)
 
 
 @dataclass(frozen=True)

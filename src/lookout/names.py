@@ -30,6 +30,10 @@ LIVE = PREFIX + "live"
 #: Of a stand-in: full id of the container that it stands in for.
 ROLLBACK_FOR = PREFIX + "rollback-for"
 
+#: The message that this container came from: its id, and when it was sent, in milliseconds since the epoch.
+MESSAGE_ID = "lookout.message-id"
+SENT_TIMESTAMP = "lookout.sent-timestamp"
+
 STOP_FIRST = "stop-first"
 
 _LEFTOVER = re.compile(r"\.lookout-(?:new|old|done|rb)\.[0-9a-f]{12}$")

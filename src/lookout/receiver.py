@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -80,7 +81,10 @@ class Receiver:
         return received
 
     async def _receive(self) -> list[Message]:
-        count = 1 if self._leases.denied else min(BATCH, self._leases.free)
+        # Of a FIFO queue one at a time: what follows it in its group then stays on the queue until it has
+        # ended, in order, and without one more receipt for each try.
+        one = self._leases.denied or self._queue.is_fifo
+        count = 1 if one else min(BATCH, self._leases.free)
         try:
             messages = await self._queue.receive(count, wait=self._wait, visibility=self._leases.visibility)
         except (QueueUnusable, QueueDenied) as exc:
@@ -103,7 +107,7 @@ class Receiver:
         first renewal of each lease must know its length.
         """
         if self._settler.is_settled(message):
-            return self._settler.delete_again(message)
+            return self._settler.settle_again(message)
         log.debug(
             "received", message_id=message.id, receive_count=message.receive_count, body=message.body[:2000]
         )
@@ -119,7 +123,7 @@ class Receiver:
             report = Report(Outcome.NOT_HERE, reason, retry_after=soon)
             return self._settler.settle(message, report, image=str(request.image))
         self._leases.resize(message, request.deploy_time or self._deploy_time)
-        self._inbox.put_nowait(Delivery(message, request))
+        self._inbox.put_nowait(Delivery(message, replace(request, origin=message.origin)))
         return None
 
     async def _pause(self, seconds: float) -> None:

@@ -26,6 +26,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from lookout.errors import WrongSettings
 from lookout.model import LONGEST_DEPLOY_TIME
 
+LONGEST_RETENTION = 1_209_600  # seconds that SQS keeps a message at most: 14 days
+
 ENV_FILE = Path(".env")
 SECRETS_DIR = Path("/run/secrets")
 
@@ -37,6 +39,19 @@ _AWS_HOST = re.compile(
 _REGION = re.compile(r"(?:^|\.)([a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.")
 # Names by which other systems, the original Lookout's .NET among them, call the same levels.
 _OTHER_LEVELS = {"trace": "debug", "information": "info", "warn": "warning", "fatal": "critical"}
+
+
+def _region_of(host: str) -> str | None:
+    if host == "queue.amazonaws.com":
+        return "us-east-1"
+    match = _REGION.search(host) if _AWS_HOST.search(host) else None
+    return match[1] if match else None
+
+
+def _place(queue_url: str) -> tuple[str, str]:
+    """Where the queue is, by region at AWS, which has several names for it, and the path there."""
+    url = urlsplit(queue_url)
+    return _region_of(url.hostname or "") or url.netloc.lower(), url.path.strip("/")
 
 
 class LogLevel(StrEnum):
@@ -76,6 +91,11 @@ def _queue_url(value: str) -> str:
     if url.username or url.password:
         raise ValueError("must not hold credentials; give them as AWS_ACCESS_KEY_ID and so on")
     return value
+
+
+class Unmatched(StrEnum):
+    KEEP = "keep"
+    DELETE = "delete"
 
 
 class EngineSettings(BaseSettings):
@@ -161,12 +181,36 @@ class Settings(EngineSettings):
         max_length=255,
         description="Messages that carry a HostId are deployed only where it is this.",
     )
+    unmatched_messages: Annotated[Unmatched, BeforeValidator(_lower)] = Field(
+        Unmatched.KEEP,
+        description="keep or delete: what becomes of messages for images that no container here runs.",
+    )
+    retry_for_seconds: int = Field(
+        3600,
+        ge=0,
+        le=LONGEST_RETENTION,
+        description="How long after it was sent a deploy that failed is tried again.",
+    )
+    dead_letter_queue_url: Annotated[str, AfterValidator(_queue_url)] | None = Field(
+        None, description="The queue for messages that ended badly."
+    )
     max_messages: int = Field(
         32, ge=1, le=1000, description="How many messages are held at the same time at most."
     )
     stop_grace_seconds: float = Field(
         8, ge=1, le=3600, description="How long Lookout may take to end after SIGTERM."
     )
+
+    @field_validator("dead_letter_queue_url")
+    @classmethod
+    def _is_another_queue_of_the_same_server(cls, value: str | None, info: ValidationInfo) -> str | None:
+        own = info.data.get("sqs_queue_url")
+        if value and own:
+            if _place(value) == _place(own):
+                raise ValueError("must not be the queue of SqsQueueUrl: what ended badly would come back")
+            if _place(value)[0] != _place(own)[0]:
+                raise ValueError("must be a queue of the same region, or server, as that of SqsQueueUrl")
+        return value
 
     @property
     def region(self) -> str | None:
@@ -178,10 +222,7 @@ class Settings(EngineSettings):
             if value := os.environ.get(name, "").strip():
                 return value
         host = urlsplit(self.sqs_queue_url).hostname or ""
-        if host == "queue.amazonaws.com":
-            return "us-east-1"
-        match = _REGION.search(host) if _AWS_HOST.search(host) else None
-        return match[1] if match else None
+        return _region_of(host)
 
     @property
     def endpoint_url(self) -> str | None:

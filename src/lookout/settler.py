@@ -1,4 +1,4 @@
-"""What each outcome does to its message: delete it, or keep it for another try."""
+"""What each outcome does to its message: delete it, keep it for another try, or lay it aside."""
 
 import random
 import time
@@ -7,12 +7,12 @@ from typing import TypeVar
 
 import structlog
 
+from lookout.dead_letters import DeadLetters
 from lookout.leases import Leases
 from lookout.model import Message, Outcome, Report
 
 BACKOFF_BASE = 30.0  # seconds until the second try of a message that is kept
 BACKOFF_CAP = 900.0  # seconds between two tries at most
-RETRY_FOR = 3600.0  # seconds after it was sent in which a failed deploy is tried again
 REMEMBERED = 10_000  # message ids: far more than come back while anybody could still care
 
 Value = TypeVar("Value")
@@ -24,6 +24,8 @@ _LEVELS = {
     Outcome.ROLLBACK_FAILED: "critical",
 }
 
+_BAD = (Outcome.INVALID, Outcome.FAILED, Outcome.ROLLED_BACK, Outcome.ROLLBACK_FAILED)
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -31,13 +33,27 @@ class Settler:
     """Ends every message exactly once, containers first and the queue last."""
 
     def __init__(
-        self, leases: Leases, *, backoff_base: float = BACKOFF_BASE, retry_for: float = RETRY_FOR
+        self,
+        leases: Leases,
+        *,
+        retry_for: float,
+        dead_letters: DeadLetters | None = None,
+        keeps_unmatched: bool = True,
+        in_order: bool = False,
+        backoff_base: float = BACKOFF_BASE,
     ) -> None:
+        """A deploy that fails is tried again until `retry_for` seconds after its message was sent.
+
+        On a queue that is `in_order`, a message that is kept holds up all that follow it in its group.
+        """
         self._leases = leases
+        self._dead_letters = dead_letters
+        self._in_order = in_order
+        self._keeps_unmatched = keeps_unmatched
         self._backoff_base = backoff_base
         self._retry_for = retry_for
         self._tries: OrderedDict[str, int] = OrderedDict()
-        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._settled: OrderedDict[str, Report] = OrderedDict()
 
     def is_settled(self, message: Message) -> bool:
         """Whether this message ended before, and has come back only because it was not deleted."""
@@ -46,7 +62,6 @@ class Settler:
     async def settle(self, message: Message, report: Report, **fields: object) -> None:
         """Log how the message ended, then delete it or give it back to the queue for later."""
         after = self._retry_after(message, report)
-        following = "the message is deleted" if after is None else self._following(after)
         level = _LEVELS.get(report.outcome, "info")
         getattr(log, level)(
             report.outcome.value,
@@ -55,31 +70,55 @@ class Settler:
             **fields,
             **({"reason": report.reason} if report.reason else {}),
             **({"containers": list(report.containers)} if report.containers else {}),
-            next=following,
+            next=self._next(report, after),
         )
         if after is None:
-            _remember(self._settled, message.id, None)
+            _remember(self._settled, message.id, report)
             self._tries.pop(message.id, None)
-            await self._leases.done(message)
+            await self._end(message, report)
         else:
             await self._leases.release(message, after=after)
 
-    def _following(self, after: float) -> str:
+    async def settle_again(self, message: Message) -> None:
+        """End a message that ended before, but is still on the queue."""
+        log.info("message ended before; ending it again", message_id=message.id)
+        await self._end(message, self._settled.get(message.id))
+
+    def _next(self, report: Report, after: float | None) -> str:
+        if after is None and self._is_laid_aside(report):
+            return "the message is sent to the dead-letter queue and deleted"
+        if after is None:
+            return "the message is deleted"
         if self._leases.denied:
             return "tried again when its visibility timeout ends"
         return f"tried again in {after:.0f} s"
 
-    async def delete_again(self, message: Message) -> None:
-        """Delete a message that ended before."""
-        log.info("message ended before; deleting it", message_id=message.id)
-        await self._leases.done(message)
+    async def _end(self, message: Message, report: Report | None) -> None:
+        """Delete the message, once it is laid aside if it has to be."""
+        if not report or await self._lay_aside(message, report):
+            await self._leases.done(message)
+        else:
+            await self._leases.release(message, after=self._backoff(message))
+
+    async def _lay_aside(self, message: Message, report: Report) -> bool:
+        """Send it to the dead-letter queue where it belongs there; False where that failed."""
+        if self._dead_letters and self._is_laid_aside(report):
+            return await self._dead_letters.put(message, report)
+        return True
+
+    def _is_laid_aside(self, report: Report) -> bool:
+        """Whether a person may want to see a message that ended like this."""
+        unmatched = report.outcome is Outcome.NOT_HERE and self._keeps_unmatched
+        return self._dead_letters is not None and (unmatched or report.outcome in _BAD)
 
     def _retry_after(self, message: Message, report: Report) -> float | None:
         """Seconds until the next try; None ends the message."""
         match report.outcome:
             case Outcome.NOT_HERE if report.retry_after is not None:
                 return report.retry_after
-            case Outcome.NOT_HERE | Outcome.INVALID:
+            case Outcome.NOT_HERE if self._keeps_unmatched and not self._in_order:
+                return self._backoff(message)
+            case Outcome.INVALID if not (self._dead_letters or self._in_order):
                 return self._backoff(message)
             case Outcome.FAILED if report.transient and not self._expired(message):
                 return self._backoff(message)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Queue:
-    """One SQS queue, by the four calls that Lookout makes on it.
+    """One SQS queue, by the five calls that Lookout makes on it.
 
     Every method raises QueueError where SQS did not answer or said that the call may work later,
     and one of its children where it said more.
@@ -75,6 +75,15 @@ class Queue:
     def __init__(self, client: "SQSClient", url: str) -> None:
         self._client = client
         self.url = url
+
+    @property
+    def is_fifo(self) -> bool:
+        """SQS has the names of FIFO queues end so."""
+        return self.url.endswith(".fifo")
+
+    def beside(self, url: str) -> "Queue":
+        """Another queue of the same region, over the same connections."""
+        return Queue(self._client, url)
 
     @classmethod
     @asynccontextmanager
@@ -122,6 +131,21 @@ class Queue:
             ],
         )
         return [_message(raw) for raw in answer.get("Messages", ())]
+
+    async def send(self, body: str, about: Message, attributes: Mapping[str, str]) -> None:
+        """Send a message that tells of another one; to a FIFO queue at most once in five minutes."""
+        fifo: dict[str, Any] = {
+            "MessageGroupId": about.group_id or about.id,
+            "MessageDeduplicationId": about.id,
+        }
+        await self._call(
+            self._client.send_message,
+            MessageBody=body,
+            MessageAttributes={
+                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+            },
+            **(fifo if self.is_fifo else {}),
+        )
 
     async def delete(self, message: Message) -> None:
         await self._call(self._client.delete_message, ReceiptHandle=message.receipt_handle)
@@ -210,6 +234,8 @@ def _message(raw: Any) -> Message:
         receipt_handle=raw["ReceiptHandle"],
         sent_timestamp=int(attributes.get("SentTimestamp", 0)),
         receive_count=int(attributes.get("ApproximateReceiveCount", 1)),
+        group_id=attributes.get("MessageGroupId", ""),
+        sequence_number=int(attributes.get("SequenceNumber", 0)),
     )
 
 

@@ -9,7 +9,7 @@ import structlog
 from lookout import names, proof
 from lookout.engine import Engine
 from lookout.errors import Conflict, EngineError, EngineUnavailable, InProgress, NotFound, SwapRefused
-from lookout.model import Json
+from lookout.model import Json, Origin
 from lookout.pair import Pair
 from lookout.plan import NAMESPACES, Plan
 from lookout.ready import Monitor
@@ -26,6 +26,7 @@ class Signature:
 
     by: str
     deploy: str
+    origin: Origin | None = None
 
 
 class Successor:
@@ -50,7 +51,7 @@ class Successor:
             replaces = {names.REPLACES: old_id}
             if old_id != self._plan.old_id:
                 replaces[names.LIVE] = self._plan.old_id
-            new_id = await self._create(self._plan, new_ids, replaces)
+            new_id = await self._create(self._plan, new_ids, replaces | self._origin_labels())
         except InProgress:
             raise
         except (EngineError, EngineUnavailable) as exc:
@@ -106,6 +107,13 @@ class Successor:
             names.SERVES: json.dumps(self._plan.runs),
             names.MONITOR: self._monitor.to_label(),
         }
+
+    def _origin_labels(self) -> dict[str, str]:
+        """What recreates a dependent is no message for it."""
+        origin = self._signature.origin
+        if origin is None or self._plan.follows:
+            return {}
+        return {names.MESSAGE_ID: origin.message_id, names.SENT_TIMESTAMP: str(origin.sent_timestamp)}
 
     async def _prove(self, plan: Plan, body: Json, created: str) -> None:
         """The new container is what was planned, or nothing is stopped for it."""

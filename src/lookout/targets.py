@@ -1,10 +1,11 @@
 """Which containers a message means: pure decisions over inspected containers."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lookout.model import ImageName, ImageRef, Json, Reference
-from lookout.names import is_leftover_name, name_of, reference_of
+from lookout.model import ImageName, ImageRef, Json, Origin, Outcome, Reference, Report
+from lookout.names import MESSAGE_ID, SENT_TIMESTAMP, is_leftover_name, name_of, reference_of
 
 #: The user's word on whether Lookout may replace this container.
 ENABLE = "lookout.enable"
@@ -34,6 +35,13 @@ class Target:
         if self.container["Image"] != image_id:
             return False
         return self.reference is None or self.reference.tag in (None, image.tag)
+
+    @property
+    def origin(self) -> Origin | None:
+        """The message that it came from; None where its labels do not say."""
+        labels = self.container["Config"].get("Labels") or {}
+        sent = labels.get(SENT_TIMESTAMP, "")
+        return Origin(labels.get(MESSAGE_ID, ""), int(sent)) if re.fullmatch(r"[0-9]{1,15}", sent) else None
 
     def spell(self, image: ImageRef) -> str:
         """The new reference, its repository written as it was when the container was created."""
@@ -65,6 +73,20 @@ def match(
     if reference is None or reference.name != wanted:
         return None
     return Target(container, reference, why)
+
+
+def overtaken(targets: Sequence[Target], origin: Origin | None) -> Report | None:
+    """How a message ends that has come late: after a newer one, or after its own deploy; None if neither."""
+    deployed = {target.name: target.origin for target in targets if not target.left_alone}
+    if origin is None or not deployed:
+        return None
+    for name, other in deployed.items():
+        if other and other.sent_timestamp > origin.sent_timestamp:
+            reason = f"{name} came from a message that was sent later ({other.message_id})"
+            return Report(Outcome.SUPERSEDED, reason)
+    if all(other == origin for other in deployed.values()):
+        return Report(Outcome.UNCHANGED, "every container came from this very message")
+    return None
 
 
 def created_from_id(container: Json) -> bool:

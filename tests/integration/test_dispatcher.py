@@ -64,7 +64,9 @@ class Bed:
         self.deploys = Deploys()
         self.inbox: asyncio.Queue[Delivery] = asyncio.Queue()
         self.leases = Leases(queue, slots=32, retry_pause=0.05)
-        self.dispatcher = Dispatcher(self.inbox, self.deploys, self.leases, Settler(self.leases))
+        self.dispatcher = Dispatcher(
+            self.inbox, self.deploys, self.leases, Settler(self.leases, retry_for=3600)
+        )
         self.dispatching = asyncio.create_task(self.dispatcher.run())
 
     async def take(self, count: int) -> list[Message]:
@@ -345,7 +347,7 @@ async def test_a_deploy_that_ignores_every_request_to_end_does_not_hold_up_the_s
         return DEPLOYED
 
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
-    dispatcher = Dispatcher(inbox, stubborn, bed.leases, Settler(bed.leases))
+    dispatcher = Dispatcher(inbox, stubborn, bed.leases, Settler(bed.leases, retry_for=3600))
     dispatching = asyncio.create_task(dispatcher.run())
     sqs.send(bed.queue.url, "body")
     [message] = await bed.take(1)

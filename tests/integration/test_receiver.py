@@ -66,7 +66,7 @@ class Bed:
         self.inbox: asyncio.Queue[Delivery] = asyncio.Queue()
         self.stopping = asyncio.Event()
         self.leases = Leases(queue, slots=options.pop("slots", 32), retry_pause=0.05)
-        self.settler = Settler(self.leases)
+        self.settler = Settler(self.leases, retry_for=3600)
         defaults: dict[str, Any] = {
             "wait": 1,
             "deploy_time": 30,

@@ -5,9 +5,11 @@ import time
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from structlog.testing import capture_logs
 
-from lookout import settler
+from lookout import dead_letters, settler
+from lookout.dead_letters import DeadLetters
 from lookout.leases import Leases
 from lookout.model import Message, Outcome, Report
 from lookout.settler import Settler
@@ -15,11 +17,19 @@ from lookout.sqs import Queue
 
 
 class Client:
-    """The two calls of an SQS client that settling makes; everything works."""
+    """The calls of an SQS client that settling makes; all work, but for the sends that are refused first."""
 
     def __init__(self) -> None:
         self.deleted: list[str] = []
         self.kept: dict[str, list[int]] = {}
+        self.sent: list[dict[str, Any]] = []
+        self.refused: list[Exception] = []
+
+    async def send_message(self, **parameters: Any) -> dict[str, Any]:
+        if self.refused:
+            raise self.refused.pop(0)
+        self.sent.append(parameters)
+        return {}
 
     async def delete_message(self, **parameters: Any) -> dict[str, Any]:
         self.deleted.append(parameters["ReceiptHandle"])
@@ -33,10 +43,12 @@ class Client:
 class Bench:
     """A settler, and a queue that remembers what was done to its messages."""
 
-    def __init__(self, **options: float) -> None:
+    def __init__(self, *, aside: str = "", **options: Any) -> None:
         self.client = Client()
-        self.leases = Leases(Queue(self.client, "queue"), slots=32)  # type: ignore[arg-type]
-        self.settler = Settler(self.leases, **options)
+        queue = Queue(self.client, "queue")  # type: ignore[arg-type]
+        self.leases = Leases(queue, slots=32)
+        dead_letters = DeadLetters(queue.beside(aside), retry_pause=0) if aside else None
+        self.settler = Settler(self.leases, dead_letters=dead_letters, **({"retry_for": 3600} | options))
 
     async def settle(self, message: Message, report: Report) -> float | None:
         """Settle a receipt of this message: the seconds that it is kept for, or None if it is deleted."""
@@ -170,8 +182,124 @@ async def test_a_message_that_ended_is_deleted_when_it_comes_back() -> None:
     await bench.settle(message(), Report(Outcome.ROLLED_BACK))
     again = message()
     again.receipt_handle = "newer"
-    await bench.settler.delete_again(again)
+    await bench.settler.settle_again(again)
     assert bench.client.deleted == ["handle-1", "newer"]
+
+
+# Laid aside
+
+
+BAD = [
+    Report(Outcome.INVALID, "ImageTag is missing"),
+    Report(Outcome.FAILED, "no such tag"),
+    Report(Outcome.ROLLED_BACK, "it exited with code 3\n\x00é"),
+    Report(Outcome.ROLLBACK_FAILED, "start it"),
+]
+
+
+@pytest.mark.parametrize("report", BAD, ids=lambda report: report.outcome)
+async def test_what_ended_badly_is_sent_to_the_dead_letter_queue_as_it_came_and_only_then_deleted(
+    report: Report,
+) -> None:
+    bench, one = Bench(aside="dead"), message()
+    one.body = '{"ImageName": "caf\u00e9"}'
+    assert await bench.settle(one, report) is None
+    (sent,) = bench.client.sent
+    assert (sent["QueueUrl"], sent["MessageBody"]) == ("dead", one.body)
+    told = {name: value["StringValue"] for name, value in sent["MessageAttributes"].items()}
+    assert (told["MessageId"], told["Outcome"]) == ("m-1", report.outcome)
+    assert told["Reason"].startswith(report.reason[:12])
+    assert told["Reason"].isascii()
+    assert told["Reason"].isprintable()
+    assert not {"MessageGroupId", "MessageDeduplicationId"} & {*sent}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        *(Report(outcome) for outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED)),
+        *(Report(outcome) for outcome in (Outcome.SUPERSEDED, Outcome.IGNORED, Outcome.NOT_HERE)),
+        Report(Outcome.FAILED, transient=True),
+    ],
+    ids=lambda report: report.outcome,
+)
+async def test_what_ended_well_or_may_work_later_is_not_sent_there(report: Report) -> None:
+    bench = Bench(aside="dead")
+    await bench.settle(message(), report)
+    assert not bench.client.sent
+
+
+async def test_a_failing_deploy_is_sent_there_when_its_time_is_over() -> None:
+    bench = Bench(aside="dead", retry_for=10)
+    assert await bench.settle(message(age=11), Report(Outcome.FAILED, transient=True)) is None
+    assert len(bench.client.sent) == 1
+
+
+async def test_to_a_fifo_queue_it_is_sent_in_its_group_and_once() -> None:
+    bench, alone, grouped = Bench(aside="dead.fifo"), message(1), message(2)
+    grouped.group_id = "api"
+    for one in (alone, grouped):
+        await bench.settle(one, BAD[0])
+    ids = [(sent["MessageGroupId"], sent["MessageDeduplicationId"]) for sent in bench.client.sent]
+    assert ids == [("m-1", "m-1"), ("api", "m-2")]
+
+
+async def test_a_body_that_leaves_no_room_for_the_reason_is_sent_without() -> None:
+    bench = Bench(aside="dead")
+    bench.client.refused = [OSError("too long")] * (dead_letters.TRIES - 1)
+    assert await bench.settle(message(), BAD[0]) is None
+    assert [sent["MessageAttributes"] for sent in bench.client.sent] == [{}]
+
+
+async def test_what_cannot_be_sent_there_stays_on_its_queue_and_is_sent_when_it_comes_back() -> None:
+    bench = Bench(aside="dead")
+    bench.client.refused = [OSError("away")] * dead_letters.TRIES
+    with capture_logs() as logs:
+        kept = await bench.settle(message(), Report(Outcome.ROLLED_BACK))
+    assert kept is not None
+    assert 22 <= kept <= 30
+    assert [event["log_level"] for event in logs] == ["error", "error"]
+    assert bench.settler.is_settled(message()), "it is not deployed again"
+    again = message()
+    bench.leases.hold(again, time.monotonic())
+    await bench.settler.settle_again(again)
+    assert (len(bench.client.sent), bench.client.deleted) == (1, ["handle-1"])
+
+
+async def test_who_may_not_send_there_is_told_the_statement_to_add() -> None:
+    bench = Bench(aside="dead")
+    denied = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SendMessage")
+    bench.client.refused = [denied] * dead_letters.TRIES
+    with capture_logs() as logs:
+        assert await bench.settle(message(), BAD[0]) is not None
+    assert json.loads(logs[-1]["statement"])["Action"] == "sqs:SendMessage"
+
+
+# Unmatched, and in order
+
+
+async def test_what_no_container_here_runs_is_deleted_where_the_user_says_so() -> None:
+    bench = Bench(aside="dead", keeps_unmatched=False)
+    assert await bench.settle(message(1), Report(Outcome.NOT_HERE)) is None
+    assert await bench.settle(message(2), Report(Outcome.NOT_HERE, retry_after=2)) == 2, "another HostId"
+    assert not bench.client.sent, "each of several hosts gets every message"
+
+
+@pytest.mark.parametrize("aside", ["", "dead.fifo"])
+@pytest.mark.parametrize("outcome", [Outcome.NOT_HERE, Outcome.INVALID])
+async def test_in_a_fifo_queue_what_asks_nothing_of_this_host_ends_at_once(
+    outcome: Outcome, aside: str
+) -> None:
+    bench = Bench(aside=aside, in_order=True)
+    assert await bench.settle(message(), Report(outcome)) is None
+    assert len(bench.client.sent) == bool(aside)
+
+
+async def test_in_a_fifo_queue_what_may_work_later_and_what_is_for_another_host_is_kept() -> None:
+    bench = Bench(aside="dead.fifo", in_order=True)
+    assert await bench.settle(message(1), Report(Outcome.FAILED, transient=True)) is not None
+    assert await bench.settle(message(2), Report(Outcome.NOT_HERE, retry_after=2)) == 2
+    assert not bench.client.sent
 
 
 async def test_what_is_remembered_is_bounded_and_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
