@@ -121,6 +121,13 @@ class DeployRequest:
     host_id: str | None = None
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """A message is understood and asks for nothing."""
+
+    reason: str
+
+
 @dataclass
 class Message:
     """One message of the queue; the receipt handle is that of its newest receipt."""

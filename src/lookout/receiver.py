@@ -10,8 +10,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from lookout.errors import InvalidBody, QueueDenied, QueueError, QueueUnusable, WrongSettings
 from lookout.leases import Leases
-from lookout.model import Delivery, Message, Outcome, Report
-from lookout.request import Nothing, parse
+from lookout.model import Delivery, Message, Nothing, Outcome, Report
+from lookout.request import parse
 from lookout.settler import Settler
 from lookout.sqs import BATCH, Queue
 

@@ -1,0 +1,42 @@
+"""Bodies that deploy, plain and in their envelopes."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lookout.errors import InvalidBody
+from lookout.request import parse
+
+SECRET = "hunter2-sesame"
+GOOD = {"ImageName": "ghcr.io/acme/api", "ImageTag": "42", "DeployTimeSeconds": "30"}
+
+
+def body(**changes: Any) -> str:
+    """The good one with other values; `...` takes a key away."""
+    return json.dumps(_changed(GOOD, changes))
+
+
+def notification(message: Any, **changes: Any) -> str:
+    """What SNS puts on a queue, as far as it matters, and some of what does not."""
+    envelope = {
+        "Type": "Notification",
+        "MessageId": "2f0a1c60-2b1c-5d0f-9d0d-43d0ad2ad2b6",
+        "TopicArn": "arn:aws:sns:eu-west-1:123456789012:pushes",
+        "Message": message,
+        "Timestamp": "2026-02-03T04:05:06.789Z",
+        "SignatureVersion": "1",
+        "Signature": "c2lnbmF0dXJl",
+    }
+    return json.dumps(_changed(envelope, changes))
+
+
+def complaint(text: str) -> str:
+    """What is said of an invalid body."""
+    with pytest.raises(InvalidBody) as caught:
+        parse(text)
+    return str(caught.value)
+
+
+def _changed(values: Any, changes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in (values | changes).items() if value is not ...}
