@@ -9,12 +9,43 @@ from lookout.errors import InvalidBody
 from lookout.request import parse
 
 SECRET = "hunter2-sesame"
+DIGEST = "sha256:" + "0a" * 32
 GOOD = {"ImageName": "ghcr.io/acme/api", "ImageTag": "42", "DeployTimeSeconds": "30"}
+# As ECR sends it; the media types are newer than most descriptions of it.
+PUSH: dict[str, Any] = {
+    "version": "0",
+    "id": "7bf73129-1428-4cd3-a780-95db273d1602",
+    "detail-type": "ECR Image Action",
+    "source": "aws.ecr",
+    "account": "123456789012",
+    "time": "2026-02-03T04:05:06Z",
+    "region": "eu-west-1",
+    "resources": [],
+    "detail": {
+        "action-type": "PUSH",
+        "result": "SUCCESS",
+        "repository-name": "acme/api",
+        "image-tag": "42",
+        "image-digest": DIGEST,
+        "manifest-media-type": "application/vnd.oci.image.index.v1+json",
+        "artifact-media-type": "application/vnd.oci.image.config.v1+json",
+    },
+}
 
 
 def body(**changes: Any) -> str:
     """The good one with other values; `...` takes a key away."""
     return json.dumps(_changed(GOOD, changes))
+
+
+def event(**changes: Any) -> str:
+    """A push to ECR with other values."""
+    return json.dumps(_changed(PUSH, changes))
+
+
+def push(**changes: Any) -> str:
+    """A push to ECR with other values in its detail."""
+    return event(detail=_changed(PUSH["detail"], changes))
 
 
 def notification(message: Any, **changes: Any) -> str:
