@@ -119,6 +119,7 @@ class DeployRequest:
     digest: str | None = None
     deploy_time: int | None = None  # seconds
     host_id: str | None = None
+    reply_queue_url: str | None = None
 
 
 @dataclass(frozen=True)

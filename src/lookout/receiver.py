@@ -108,7 +108,7 @@ class Receiver:
             "received", message_id=message.id, receive_count=message.receive_count, body=message.body[:2000]
         )
         try:
-            request = parse(message.body)
+            request = parse(message.body, queues=(self._queue.url,))
         except InvalidBody as exc:
             return self._settler.settle(message, Report(Outcome.INVALID, str(exc)))
         if isinstance(request, Nothing):

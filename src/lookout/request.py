@@ -1,7 +1,9 @@
 """From the body of a message to what it asks for: pure, and safe against any text."""
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from lookout.body import Body, kind
 from lookout.envelope import unwrap
@@ -16,29 +18,34 @@ from lookout.model import (
     is_tag,
 )
 
+REPLY_PREFIX = "lookout-reply-"
+
 _SECONDS = re.compile(r"[0-9]{1,9}")
 _WHOLE = re.compile(r"-?[0-9]+")
 _IMAGE_ID = re.compile(r"[a-f0-9]{64}")
+_QUEUE_NAME = re.compile(r"(?=.{1,80}\Z)[A-Za-z0-9_-]+(?:\.fifo)?")
 _LONGEST_TAG = 128
 _LONGEST_HOST_ID = 255
+_LONGEST_URL = 1024
 
 
-def parse(body: str) -> DeployRequest | Nothing:
+def parse(body: str, *, queues: Sequence[str]) -> DeployRequest | Nothing:
     """Read a message body, plain or in its envelopes; raises InvalidBody, and nothing else.
 
-    No string of the body is quoted by what is raised, nor by the reason for Nothing: it may be a
-    secret.
+    `queues` are the URLs of Lookout's own queues, that of the requests first. No string of the body
+    is quoted by what is raised, nor by the reason for Nothing: it may be a secret.
     """
     content = unwrap(body)
-    return content if isinstance(content, Nothing) else _read(content)
+    return content if isinstance(content, Nothing) else _read(content, queues)
 
 
-def _read(body: Body) -> DeployRequest:
+def _read(body: Body, queues: Sequence[str]) -> DeployRequest:
     return DeployRequest(
         image=ImageRef(_image_name(body), _image_tag(body)),
         digest=_digest(body),
         deploy_time=_deploy_time(body),
         host_id=_host_id(body),
+        reply_queue_url=_reply_queue_url(body, queues),
     )
 
 
@@ -142,6 +149,57 @@ def _host_id(body: Body) -> str | None:
     if fault:
         raise body.wrong("HostId", fault, expected)
     return text
+
+
+def _reply_queue_url(body: Body, queues: Sequence[str]) -> str | None:
+    """A sender must not make Lookout post elsewhere, nor feed a result to what reads requests."""
+    if "ReplyQueueUrl" not in body:
+        return None
+    beside = queues[0].rstrip("/").rpartition("/")[0]
+    expected = f"{beside}/{REPLY_PREFIX}NAME, none of Lookout's own queues"
+    text = body.text("ReplyQueueUrl", expected)
+    if fault := _fault_of_reply(text, queues):
+        raise body.wrong("ReplyQueueUrl", fault, expected)
+    return f"{beside}/{_Place.of(text).name}"
+
+
+def _fault_of_reply(text: str, queues: Sequence[str]) -> str:
+    if len(text) > _LONGEST_URL:
+        return f"is longer than {_LONGEST_URL} characters"
+    try:
+        place = _Place.of(text)
+    except ValueError:
+        return "is not a URL"
+    own = _Place.of(queues[0])
+    named = {(queue.account, queue.name) for queue in map(_Place.of, queues)}
+    return _fault_in(
+        {
+            "has white space or control characters": _has_blanks(text),
+            "has credentials ('@')": "@" in text,
+            "has a query or a fragment": "?" in text or "#" in text,
+            "is on another endpoint than SqsQueueUrl": place.endpoint != own.endpoint,
+            "is of another account than SqsQueueUrl": place.account != own.account,
+            f"names a queue that does not begin with {REPLY_PREFIX}": not place.name.startswith(REPLY_PREFIX),
+            "names a queue as none can be named": not _QUEUE_NAME.fullmatch(place.name),
+            "is one of Lookout's own queues": (place.account, place.name) in named,
+        }
+    )
+
+
+class _Place(NamedTuple):
+    """A queue by its URL: where its server is, the path of its account, its own name."""
+
+    endpoint: tuple[str, str | None, int | None]
+    account: str
+    name: str
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Raises ValueError where that is no URL."""
+        parts = urlsplit(url)
+        port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
+        account, _, name = parts.path.rstrip("/").rpartition("/")
+        return cls((parts.scheme, parts.hostname, port), account, name)
 
 
 def _has_blanks(text: str) -> bool:

@@ -1,13 +1,17 @@
 """Bodies that deploy, plain and in their envelopes."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
+from lookout import request
 from lookout.errors import InvalidBody
-from lookout.request import parse
 
+ENDPOINT = "https://sqs.eu-west-1.amazonaws.com"
+ACCOUNT = f"{ENDPOINT}/123456789012"
+QUEUES = (f"{ACCOUNT}/deploys", f"{ACCOUNT}/lookout-reply-all")
 SECRET = "hunter2-sesame"
 DIGEST = "sha256:" + "0a" * 32
 GOOD = {"ImageName": "ghcr.io/acme/api", "ImageTag": "42", "DeployTimeSeconds": "30"}
@@ -31,6 +35,8 @@ PUSH: dict[str, Any] = {
         "artifact-media-type": "application/vnd.oci.image.config.v1+json",
     },
 }
+
+parse = partial(request.parse, queues=QUEUES)
 
 
 def body(**changes: Any) -> str:

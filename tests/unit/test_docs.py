@@ -13,7 +13,6 @@ from tests.unit import bodies
 
 from lookout import cli, pins, planner, ready, targets
 from lookout.model import DeployRequest, Outcome
-from lookout.request import parse
 from lookout.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +54,7 @@ def test_every_file_is_in_the_list_of_files() -> None:
 
 
 def test_the_message_that_ci_is_told_to_send_is_understood() -> None:
-    assert isinstance(parse(JSONS[0]), DeployRequest)
+    assert isinstance(bodies.parse(JSONS[0]), DeployRequest)
 
 
 def test_the_rule_for_ecr_lets_through_what_lookout_understands() -> None:

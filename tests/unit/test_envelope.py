@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 from botocore.loaders import create_loader
-from tests.unit.bodies import DIGEST, body, complaint, event, notification, push
+from tests.unit.bodies import DIGEST, body, complaint, event, notification, parse, push
 
 from lookout.envelope import dns_suffix
 from lookout.model import DeployRequest, ImageName, ImageRef, Nothing
-from lookout.request import parse
 
 API_42 = ImageRef(ImageName("ghcr.io", "acme/api"), "42")
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"

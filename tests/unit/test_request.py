@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.bodies import SECRET, body, complaint, notification
+from tests.unit.bodies import ACCOUNT, ENDPOINT, QUEUES, SECRET, body, complaint, notification, parse
 
+from lookout import request
 from lookout.errors import InvalidBody
 from lookout.model import DeployRequest, ImageName, ImageRef, Nothing
-from lookout.request import parse
 
 API_42 = ImageRef(ImageName("ghcr.io", "acme/api"), "42")
 
@@ -73,6 +73,99 @@ def test_a_digest_and_a_host_id_are_carried() -> None:
     assert parse(body(ImageDigest=digest, HostId="web-1")) == DeployRequest(API_42, digest, 30, "web-1")
 
 
+@pytest.mark.parametrize(
+    ("given_", "name"),
+    [
+        (f"{ACCOUNT}/lookout-reply-7", "lookout-reply-7"),
+        (f"{ACCOUNT}/lookout-reply-{'a' * 66}", f"lookout-reply-{'a' * 66}"),
+        (f"{ACCOUNT}/lookout-reply-a_B.fifo", "lookout-reply-a_B.fifo"),
+        (f"{ACCOUNT}/lookout-reply-7/", "lookout-reply-7"),
+        (f"{ACCOUNT.replace('amazonaws.com', 'AMAZONAWS.com:443')}/lookout-reply-7", "lookout-reply-7"),
+    ],
+)
+def test_a_reply_queue_is_spelled_like_the_queue_of_the_requests(given_: str, name: str) -> None:
+    parsed = parse(body(replyQueueURL=given_))
+    assert isinstance(parsed, DeployRequest)
+    assert parsed.reply_queue_url == f"{ACCOUNT}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("queue", "reply", "allowed"),
+    [
+        ("http://localhost:9324/queue/q", "http://localhost:9324/queue/lookout-reply-1", True),
+        ("http://localhost:9324/queue/q/", "http://localhost:9324/queue/lookout-reply-1", True),
+        ("http://localhost/q", "http://localhost:80/lookout-reply-1", True),
+        ("http://localhost:9324/queue/q", "http://localhost:9325/queue/lookout-reply-1", False),
+        ("http://localhost:9324/queue/q", "http://localhost:0/queue/lookout-reply-1", False),
+        ("http://localhost/q", "http://localhost:0/lookout-reply-1", False),
+        ("https://localhost/q", "http://localhost:443/lookout-reply-1", False),
+    ],
+)
+def test_the_endpoint_of_a_reply_queue_is_compared_with_its_port(
+    queue: str, reply: str, allowed: bool
+) -> None:
+    text = body(ReplyQueueUrl=reply)
+    if allowed:
+        assert isinstance(request.parse(text, queues=(queue,)), DeployRequest)
+    else:
+        with pytest.raises(InvalidBody, match="on another endpoint than SqsQueueUrl"):
+            request.parse(text, queues=(queue,))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ("", "is on another endpoint"),
+        ("results", "is on another endpoint"),
+        ("https://[", "is not a URL"),
+        (f"{ENDPOINT}:port/123456789012/lookout-reply-7", "is not a URL"),
+        (f"{ENDPOINT}.evil.example/123456789012/lookout-reply-7", "is on another endpoint"),
+        ("https://sqs.eu-west-2.amazonaws.com/123456789012/lookout-reply-7", "is on another endpoint"),
+        (f"{ACCOUNT.replace('https', 'http')}/lookout-reply-7", "is on another endpoint"),
+        (f"{ENDPOINT}:8443/123456789012/lookout-reply-7", "is on another endpoint"),
+        (f"{ENDPOINT}/210987654321/lookout-reply-7", "is of another account"),
+        (f"{ENDPOINT}/lookout-reply-7", "is of another account"),
+        (f"{ACCOUNT}/lookout-reply-7/lookout-reply-7", "is of another account"),
+        (f"{ACCOUNT}/../210987654321/lookout-reply-7", "is of another account"),
+        (f"{ACCOUNT}//lookout-reply-7", "is of another account"),
+        (f"{ACCOUNT}/deploys", "does not begin with lookout-reply-"),
+        (f"{ACCOUNT}/Lookout-Reply-7", "does not begin with lookout-reply-"),
+        (f"{ACCOUNT}/lookout-reply-%37", "as none can be named"),
+        (f"{ACCOUNT}/lookout-reply-7.fif", "as none can be named"),
+        (f"{ACCOUNT}/lookout-reply-é", "as none can be named"),
+        (f"{ACCOUNT}/lookout-reply-{'a' * 67}", "as none can be named"),
+        (f"{ACCOUNT}/lookout-reply-{'a' * 1024}", "is longer than 1024 characters"),
+        (f"{ACCOUNT}/lookout-reply-7\n", "has white space or control characters"),
+        (f"{ACCOUNT}/look\tout-reply-7", "has white space or control characters"),
+        (f" {ACCOUNT}/lookout-reply-7", "has white space or control characters"),
+        (f"{ACCOUNT}/lookout-reply-7?", "has a query or a fragment"),
+        (f"{ACCOUNT}/lookout-reply-7?Action=DeleteQueue", "has a query or a fragment"),
+        (f"{ACCOUNT}/lookout-reply-7#", "has a query or a fragment"),
+        (f"{ACCOUNT.replace('//', '//me:pw@')}/lookout-reply-7", "has credentials ('@')"),
+        (f"https://sqs.eu-west-1.amazonaws.com\\@evil.example/{'1' * 12}/lookout-reply-7", "has credentials"),
+        (QUEUES[1], "is one of Lookout's own queues"),
+        (QUEUES[1].replace("com/", "com:443/"), "is one of Lookout's own queues"),
+        (f"{QUEUES[1]}/", "is one of Lookout's own queues"),
+        (7, "is a number"),
+        (None, "is null"),
+    ],
+)
+def test_a_result_goes_nowhere_else_than_to_a_reply_queue(wrong: Any, fault: str) -> None:
+    said = complaint(body(ReplyQueueUrl=wrong))
+    assert said.startswith("ReplyQueueUrl ")
+    assert fault in said
+    assert said.endswith(f"; expected {ACCOUNT}/lookout-reply-NAME, none of Lookout's own queues")
+    assert_tellable(said)
+
+
+def test_a_queue_of_lookout_is_none_for_replies_by_whatever_endpoint_it_is_named() -> None:
+    by_its_old_name = "https://eu-west-1.queue.amazonaws.com/123456789012/lookout-reply-7"
+    with pytest.raises(InvalidBody, match="is one of Lookout's own queues"):
+        request.parse(
+            body(ReplyQueueUrl=f"{ACCOUNT}/lookout-reply-7"), queues=(f"{ACCOUNT}/deploys", by_its_old_name)
+        )
+
+
 def test_a_number_of_any_length_in_an_unknown_key_is_ignored() -> None:
     assert parse(f'{body()[:-1]}, "Build": {"9" * 100_000}}}') == DeployRequest(API_42, deploy_time=30)
 
@@ -123,7 +216,9 @@ def test_an_invalid_body_gets_one_short_line_that_names_the_key(text: str, said:
     assert_tellable(complaint(text))
 
 
-@pytest.mark.parametrize("key", ["ImageName", "ImageTag", "ImageDigest", "DeployTimeSeconds", "HostId"])
+@pytest.mark.parametrize(
+    "key", ["ImageName", "ImageTag", "ImageDigest", "DeployTimeSeconds", "HostId", "ReplyQueueUrl"]
+)
 @pytest.mark.parametrize(
     "wrong",
     [
