@@ -1,16 +1,20 @@
 """What a message body asks for, and what is said about one that asks for nothing."""
 
 import json
+import os
+import re
+import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.bodies import ACCOUNT, ENDPOINT, QUEUES, SECRET, body, complaint, notification, parse
+from tests.unit import hostile
+from tests.unit.bodies import ACCOUNT, ENDPOINT, QUEUES, SECRET, body, complaint, event, notification, parse
 
 from lookout import request
 from lookout.errors import InvalidBody
-from lookout.model import DeployRequest, ImageName, ImageRef, Nothing
+from lookout.model import LONGEST_DEPLOY_TIME, DeployRequest, ImageName, ImageRef, is_digest, is_tag
 
 API_42 = ImageRef(ImageName("ghcr.io", "acme/api"), "42")
 
@@ -90,26 +94,32 @@ def test_a_reply_queue_is_spelled_like_the_queue_of_the_requests(given_: str, na
 
 
 @pytest.mark.parametrize(
-    ("queue", "reply", "allowed"),
+    ("queue", "given_", "read"),
     [
-        ("http://localhost:9324/queue/q", "http://localhost:9324/queue/lookout-reply-1", True),
-        ("http://localhost:9324/queue/q/", "http://localhost:9324/queue/lookout-reply-1", True),
-        ("http://localhost/q", "http://localhost:80/lookout-reply-1", True),
-        ("http://localhost:9324/queue/q", "http://localhost:9325/queue/lookout-reply-1", False),
-        ("http://localhost:9324/queue/q", "http://localhost:0/queue/lookout-reply-1", False),
-        ("http://localhost/q", "http://localhost:0/lookout-reply-1", False),
-        ("https://localhost/q", "http://localhost:443/lookout-reply-1", False),
+        ("http://sqs:9324/queue/q", "http://sqs:9324/queue/lookout-reply-1", "http://sqs:9324/queue/"),
+        ("http://sqs:9324/queue/q/", "http://sqs:9324/queue/lookout-reply-1", "http://sqs:9324/queue/"),
+        ("http://sqs/q", "http://sqs:80/lookout-reply-1", "http://sqs/"),
+        ("https://sqs:443/q", "https://sqs/lookout-reply-1", "https://sqs:443/"),
     ],
 )
-def test_the_endpoint_of_a_reply_queue_is_compared_with_its_port(
-    queue: str, reply: str, allowed: bool
-) -> None:
-    text = body(ReplyQueueUrl=reply)
-    if allowed:
-        assert isinstance(request.parse(text, queues=(queue,)), DeployRequest)
-    else:
-        with pytest.raises(InvalidBody, match="on another endpoint than SqsQueueUrl"):
-            request.parse(text, queues=(queue,))
+def test_a_reply_queue_may_be_on_any_server_that_the_queue_is_on(queue: str, given_: str, read: str) -> None:
+    parsed = request.parse(body(ReplyQueueUrl=given_), queues=(queue,))
+    assert isinstance(parsed, DeployRequest)
+    assert parsed.reply_queue_url == f"{read}lookout-reply-1"
+
+
+@pytest.mark.parametrize(
+    ("queue", "wrong"),
+    [
+        ("http://sqs:9324/queue/q", "http://sqs:9325/queue/lookout-reply-1"),
+        ("http://sqs:9324/queue/q", "http://sqs/queue/lookout-reply-1"),
+        ("http://sqs/q", "http://sqs:0/lookout-reply-1"),
+        ("https://sqs/q", "http://sqs:443/lookout-reply-1"),
+    ],
+)
+def test_a_reply_queue_behind_another_port_is_on_another_endpoint(queue: str, wrong: str) -> None:
+    with pytest.raises(InvalidBody, match="on another endpoint than SqsQueueUrl"):
+        request.parse(body(ReplyQueueUrl=wrong), queues=(queue,))
 
 
 @pytest.mark.parametrize(
@@ -202,6 +212,7 @@ def test_a_number_of_any_length_in_an_unknown_key_is_ignored() -> None:
         pytest.param(body(ImageName="a\x00b"), "has white space or control characters", id="NUL"),
         pytest.param(body(ImageName="\ud800"), "has white space or control", id="half a character"),
         pytest.param(body(ImageName=None), "ImageName is null", id="null name"),
+        pytest.param(body(ImageName=f"ghcr.io/{'A' * 247}"), "has upper-case letters", id="no longer name"),
         pytest.param(body(ImageName="a" * 256), "is longer than 255 characters", id="long name"),
         pytest.param(body(ImageDigest="sha256:1"), "ImageDigest is not a digest", id="short digest"),
         pytest.param(body(ImageDigest=None), "ImageDigest is null", id="null digest"),
@@ -242,23 +253,94 @@ def assert_tellable(said: str) -> None:
     assert len(said) < 300
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
-)
-KEYS = st.sampled_from(
-    ["ImageName", "imagetag", "ImageDigest", "DEPLOYTIMESECONDS", "HostId", "Type", "Message"]
-)
-ALMOST = st.dictionaries(KEYS, JSON | st.sampled_from(["redis", "7", "Notification", "{}"])).map(json.dumps)
+MEGABYTE = 2**20
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.text() | JSON.map(json.dumps) | ALMOST)
-def test_no_text_raises_anything_but_invalid_body(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("x" * MEGABYTE, id="garbage"),
+        pytest.param("[" * MEGABYTE, id="brackets"),
+        pytest.param('{"ImageName":' * (MEGABYTE // 13), id="objects"),
+        pytest.param('"' * MEGABYTE, id="quotes"),
+        pytest.param("9" * MEGABYTE, id="a number"),
+        pytest.param(f'{{"DeployTimeSeconds": {"9" * MEGABYTE}}}', id="seconds"),
+        pytest.param(body(DeployTimeSeconds="9" * MEGABYTE), id="seconds in a string"),
+        *(
+            pytest.param(body(**{key: (unit * MEGABYTE)[:MEGABYTE]}), id=f"{key} of {unit}")
+            for key in ("ImageName", "ImageTag", "ImageDigest", "ReplyQueueUrl")
+            for unit in ("a", "a/", "a.", "a-", "-", "A@", "a:", "/", "://", "\ud800")
+        ),
+        pytest.param(body(ImageTag="") * (MEGABYTE // 80), id="bodies in a row"),
+        pytest.param(event(region="a-" * (MEGABYTE // 2)), id="a region"),
+        pytest.param(event(account="1" * MEGABYTE), id="an account"),
+        pytest.param(notification('"' * (MEGABYTE // 2)), id="escapes in SNS"),
+        pytest.param(notification("[" * MEGABYTE), id="brackets in SNS"),
+        pytest.param(
+            '{"ImageTag": 1' + ', "ImageTag": 1' * (MEGABYTE // 15) + "}", id="a key again and again"
+        ),
+    ],
+)
+def test_a_megabyte_is_refused_without_delay(text: str) -> None:
+    started = time.process_time()
+    assert_tellable(complaint(text))
+    assert time.process_time() - started < 2
+
+
+BODIES = int(os.environ.get("LOOKOUT_TEST_FUZZ", "2000"))  # made up in all, a quarter by each test
+fuzz = settings(max_examples=max(1, BODIES // 4), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patient = pytest.mark.timeout(180 + BODIES // 50)
+
+
+@patient
+@fuzz
+@given(st.text() | st.text().map(json.dumps) | st.text().map(notification))
+def test_no_text_does_harm(text: str) -> None:
+    assert_harmless(text)
+
+
+@patient
+@fuzz
+@given(hostile.JSON)
+def test_no_json_does_harm(value: Any) -> None:
+    assert_harmless(json.dumps(value))
+
+
+@patient
+@fuzz
+@given(hostile.NEARLY_RIGHT)
+def test_no_value_of_any_key_does_harm(text: str) -> None:
+    assert_harmless(text)
+
+
+@patient
+@fuzz
+@given(hostile.damaged())
+def test_no_damage_to_a_good_body_does_harm(text: str) -> None:
+    assert_harmless(text)
+
+
+def assert_harmless(text: str) -> None:
+    """It is a request whose every part is valid, or what is said of it is fit for a log."""
     try:
-        parsed: object = parse(text)
+        parsed = parse(text)
     except InvalidBody as exc:
-        parsed = exc
-    assert isinstance(parsed, DeployRequest | Nothing | InvalidBody)
-    assert "\n" not in str(parsed)
+        said = str(exc)
+    else:
+        if isinstance(parsed, DeployRequest):
+            assert_valid(parsed)
+            return
+        said = parsed.reason
+    assert_tellable(said)
+    assert SECRET not in said.lower()
+
+
+def assert_valid(parsed: DeployRequest) -> None:
+    assert ImageName.parse(str(parsed.image.name)) == parsed.image.name
+    assert is_tag(parsed.image.tag)
+    assert parsed.digest is None or is_digest(parsed.digest)
+    assert parsed.deploy_time is None or parsed.deploy_time in range(1, LONGEST_DEPLOY_TIME + 1)
+    assert parsed.host_id is None or (parsed.host_id.isprintable() and 1 <= len(parsed.host_id) <= 255)
+    reply = parsed.reply_queue_url
+    assert reply is None or (re.fullmatch(rf"{ACCOUNT}/lookout-reply-[\w.-]{{0,66}}", reply, re.ASCII))
+    assert reply not in QUEUES
