@@ -9,7 +9,7 @@ export PYTHONPATH := docker
 export LOOKOUT_TEST_SUITE = $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run send test compat crash lint unit integration format clean
+.PHONY: help demo run send test compat crash fuzz lint unit integration format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -41,6 +41,10 @@ compat: .venv/.ready ## the tests of the copy on newer engines, with those too l
 crash: export LOOKOUT_TEST_CRASH ?= all
 crash: .venv/.ready ## Lookout or the engine dies at each single call of a deploy; takes long
 	$(BIN)/pytest -n 4 $(wildcard tests/integration/test_crash*.py)
+
+fuzz: export LOOKOUT_TEST_FUZZ ?= 100000
+fuzz: .venv/.ready ## 100,000 message bodies that nobody should send; `make test` draws 2,000
+	$(BIN)/pytest -n 4 tests/unit/test_request.py
 
 lint: .venv/.ready ## ruff and mypy --strict
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ Json = dict[str, Any]
 
 DEFAULT_DOMAIN = "docker.io"
 LIBRARY = "library/"
+LONGEST_NAME = 255  # characters of an image's name, with its domain
 LONGEST_DEPLOY_TIME = 28800  # seconds: well inside the twelve hours that SQS lets us hold a message
 
 # Grammar of references: github.com/distribution/reference, the package that Docker itself uses.
@@ -19,7 +20,6 @@ _NAME = re.compile(rf"(?:(?P<domain>{_HOST}(?::[0-9]+)?)/)?(?P<path>{_COMPONENT}
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 _IMAGE_ID = re.compile(r"(?:sha256:)?[a-f0-9]{64}")
-_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, order=True)
@@ -40,16 +40,24 @@ class ImageName:
         if first == DEFAULT_DOMAIN and "/" not in rest:
             rest = LIBRARY + rest
         canonical = f"{first}/{rest}"
-        match = _NAME.fullmatch(canonical)
-        if not match or len(canonical) > _LONGEST_NAME or _IMAGE_ID.fullmatch(text):
+        too_long = len(canonical) > LONGEST_NAME
+        if too_long or not _NAME.fullmatch(canonical) or _IMAGE_ID.fullmatch(text):
             raise ValueError(f"{text[:80]!a} is not a repository name")
         return cls(first, rest)
 
     def __str__(self) -> str:
-        """The name as people write it: `redis`, `acme/api`, `ghcr.io/acme/api`."""
+        """The shortest spelling that means it: `redis`, `acme/api`, `ghcr.io/acme/api`."""
         if self.domain != DEFAULT_DOMAIN:
-            return f"{self.domain}/{self.path}"
-        return self.path.removeprefix(LIBRARY)
+            return self.canonical
+        spellings = (self.path.removeprefix(LIBRARY), self.path)
+        return next(filter(self._is_spelled, spellings), self.canonical)
+
+    def _is_spelled(self, spelling: str) -> bool:
+        """Not so of `library/a/b` as `a/b`, nor of a path that begins like a domain."""
+        try:
+            return self.parse(spelling) == self
+        except ValueError:
+            return False
 
     @property
     def canonical(self) -> str:
@@ -119,7 +127,15 @@ class DeployRequest:
     digest: str | None = None
     deploy_time: int | None = None  # seconds
     host_id: str | None = None
+    reply_queue_url: str | None = None
     origin: Origin | None = None
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A message is understood and asks for nothing."""
+
+    reason: str
 
 
 @dataclass

@@ -11,8 +11,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from lookout.errors import InvalidBody, QueueDenied, QueueError, QueueUnusable, WrongSettings
 from lookout.leases import Leases
-from lookout.model import Delivery, Message, Outcome, Report
-from lookout.request import Nothing, parse
+from lookout.model import Delivery, Message, Nothing, Outcome, Report
+from lookout.request import parse
 from lookout.settler import Settler
 from lookout.sqs import BATCH, Queue
 
@@ -112,7 +112,7 @@ class Receiver:
             "received", message_id=message.id, receive_count=message.receive_count, body=message.body[:2000]
         )
         try:
-            request = parse(message.body)
+            request = parse(message.body, queues=(self._queue.url,))
         except InvalidBody as exc:
             return self._settler.settle(message, Report(Outcome.INVALID, str(exc)))
         if isinstance(request, Nothing):

@@ -1,151 +1,211 @@
 """From the body of a message to what it asks for: pure, and safe against any text."""
 
-import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
 
-from lookout.errors import InvalidBody
-from lookout.model import LONGEST_DEPLOY_TIME, DeployRequest, ImageName, ImageRef, Json, is_digest, is_tag
+from lookout.body import Body, kind
+from lookout.envelope import unwrap
+from lookout.model import (
+    LONGEST_DEPLOY_TIME,
+    LONGEST_NAME,
+    DeployRequest,
+    ImageName,
+    ImageRef,
+    Nothing,
+    is_digest,
+    is_tag,
+)
 
-_KEYS = {key.lower(): key for key in ("ImageName", "ImageTag", "ImageDigest", "DeployTimeSeconds", "HostId")}
+REPLY_PREFIX = "lookout-reply-"
+
 _SECONDS = re.compile(r"[0-9]{1,9}")
-_HOST_ID = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+_WHOLE = re.compile(r"-?[0-9]+")
+_IMAGE_ID = re.compile(r"[a-f0-9]{64}")
+_QUEUE_NAME = re.compile(r"(?=.{1,80}\Z)[A-Za-z0-9_-]+(?:\.fifo)?")
+_LONGEST_TAG = 128
+_LONGEST_HOST_ID = 255
+_LONGEST_URL = 1024
 
 
-@dataclass(frozen=True)
-class Nothing:
-    """A body that is understood and asks for nothing."""
+def parse(body: str, *, queues: Sequence[str]) -> DeployRequest | Nothing:
+    """Read a message body, plain or in its envelopes; raises InvalidBody, and nothing else.
 
-    reason: str
-
-
-def parse(body: str) -> DeployRequest | Nothing:
-    """Read a message body, plain or wrapped by SNS; raises InvalidBody, and nothing else."""
-    return _read(_unwrap(_object(body, "the body")))
+    `queues` are the URLs of Lookout's own queues, that of the requests first. No string of the body
+    is quoted by what is raised, nor by the reason for Nothing: it may be a secret.
+    """
+    content = unwrap(body)
+    return content if isinstance(content, Nothing) else _read(content, queues)
 
 
-def _object(text: str, what: str) -> Json:
-    try:
-        value = json.loads(text, parse_constant=_not_json, object_pairs_hook=_keys_once)
-    except (ValueError, RecursionError):
-        raise InvalidBody(
-            f'{what} is not JSON; expected {{"ImageName": "ghcr.io/acme/api", "ImageTag": "42"}}'
-        ) from None
-    if not isinstance(value, dict):
-        raise InvalidBody(f"{what} is {_kind(value)}; expected a JSON object with ImageName and ImageTag")
-    return value
-
-
-def _not_json(constant: str) -> None:
-    """Python reads NaN and Infinity; JSON has no such numbers."""
-    raise ValueError(constant)
-
-
-def _keys_once(pairs: list[tuple[str, Any]]) -> Json:
-    """Keys are matched without regard to case; one that is given twice would have to be guessed."""
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key.lower() in seen & _KEYS.keys():
-            raise InvalidBody(f"{_KEYS[key.lower()]} is given twice; expected it once")
-        seen.add(key.lower())
-    return dict(pairs)
-
-
-def _unwrap(body: Json) -> Json:
-    """Take the message out of the envelope that SNS puts around it without raw delivery."""
-    if body.get("Type") == "Notification" and isinstance(body.get("Message"), str):
-        return _object(body["Message"], "Message in the SNS notification")
-    return body
-
-
-def _read(body: Json) -> DeployRequest | Nothing:
-    if body.get("Type") == "lookout.result":
-        return Nothing("a result of Lookout, not a request; check who sends to this queue")
-    keys = {key.lower(): value for key, value in body.items()}
+def _read(body: Body, queues: Sequence[str]) -> DeployRequest:
     return DeployRequest(
-        image=ImageRef(_image_name(keys), _image_tag(keys)),
-        digest=_digest(keys),
-        deploy_time=_deploy_time(keys),
-        host_id=_host_id(keys),
+        image=ImageRef(_image_name(body), _image_tag(body)),
+        digest=_digest(body),
+        deploy_time=_deploy_time(body),
+        host_id=_host_id(body),
+        reply_queue_url=_reply_queue_url(body, queues),
     )
 
 
-def _image_name(keys: Json) -> ImageName:
-    text = _text(keys, "ImageName", "a repository such as ghcr.io/acme/api, without tag")
+def _image_name(body: Body) -> ImageName:
+    expected = "a repository such as ghcr.io/acme/api, without tag or digest"
+    text = body.text("ImageName", expected)
     try:
         return ImageName.parse(text)
     except ValueError:
-        raise InvalidBody(
-            f"ImageName is {_shown(text)}; expected a repository such as ghcr.io/acme/api, "
-            "without tag or digest (those go into ImageTag and ImageDigest)"
-        ) from None
+        raise body.wrong("ImageName", _fault_of_name(text), expected) from None
 
 
-def _image_tag(keys: Json) -> str:
-    text = _text(keys, "ImageTag", 'a tag as a string, such as "42"')
+def _fault_of_name(text: str) -> str:
+    last = text.rpartition("@")[2]
+    path = text.partition("/")[2] or text
+    return _fault_in(
+        {
+            "is empty": not text,
+            f"is longer than {LONGEST_NAME} characters": len(text) > LONGEST_NAME,
+            "has white space or control characters": _has_blanks(text),
+            "begins with a scheme such as https://": "://" in text,
+            "has a digest (after '@')": "@" in text and last.startswith(("sha256:", "sha512:")),
+            "has credentials ('@')": "@" in text,
+            "has a tag (after ':')": ":" in text.rpartition("/")[2],
+            "has upper-case letters": path != path.lower(),
+            "is an image id": bool(_IMAGE_ID.fullmatch(text)),
+            "is not a repository name": True,
+        }
+    )
+
+
+def _image_tag(body: Body) -> str:
+    expected = "a tag as a string, such as \"42\": up to 128 letters, digits, '_', '.' or '-'"
+    text = body.text("ImageTag", expected)
     if not is_tag(text):
-        raise InvalidBody(f"ImageTag is {_shown(text)}; expected up to 128 letters, digits, '_', '.' or '-'")
+        raise body.wrong("ImageTag", _fault_of_tag(text), expected)
     return text
 
 
-def _digest(keys: Json) -> str | None:
-    if "imagedigest" not in keys:
+def _fault_of_tag(text: str) -> str:
+    return _fault_in(
+        {
+            "is empty": not text,
+            f"is longer than {_LONGEST_TAG} characters": len(text) > _LONGEST_TAG,
+            "begins with '.' or '-'": text.startswith((".", "-")),
+            "has other characters than a tag": True,
+        }
+    )
+
+
+def _digest(body: Body) -> str | None:
+    if "ImageDigest" not in body:
         return None
-    text = _text(keys, "ImageDigest", "sha256: and 64 hex digits")
+    expected = "sha256: and 64 hex digits in lower case"
+    text = body.text("ImageDigest", expected)
     if not is_digest(text):
-        raise InvalidBody(f"ImageDigest is {_shown(text)}; expected sha256: and 64 hex digits")
+        raise body.wrong("ImageDigest", "is not a digest", expected)
     return text
 
 
-def _deploy_time(keys: Json) -> int | None:
-    if "deploytimeseconds" not in keys:
+def _deploy_time(body: Body) -> int | None:
+    if "DeployTimeSeconds" not in body:
         return None
-    value = keys["deploytimeseconds"]
-    seconds = value if isinstance(value, int) and not isinstance(value, bool) else None
-    if isinstance(value, str) and _SECONDS.fullmatch(value):
-        seconds = int(value)
-    if isinstance(value, float) and value.is_integer():
-        seconds = int(value)
+    value = body.get("DeployTimeSeconds")
+    seconds = _seconds(value)
     if seconds is None or not 1 <= seconds <= LONGEST_DEPLOY_TIME:
-        raise InvalidBody(
-            f"DeployTimeSeconds is {_shown(value)}; expected whole seconds from 1 to {LONGEST_DEPLOY_TIME}"
-        )
+        expected = f"whole seconds from 1 to {LONGEST_DEPLOY_TIME}"
+        raise body.wrong("DeployTimeSeconds", _fault_of_seconds(value), expected)
     return seconds
 
 
-def _host_id(keys: Json) -> str | None:
-    if "hostid" not in keys:
+def _seconds(value: Any) -> int | None:
+    if isinstance(value, str) and _SECONDS.fullmatch(value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _fault_of_seconds(value: Any) -> str:
+    if isinstance(value, str):
+        whole = _WHOLE.fullmatch(value)
+        return "is a string with a number out of range" if whole else "is a string that is not a whole number"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"is {value}"
+    return f"is {kind(value)}"
+
+
+def _host_id(body: Body) -> str | None:
+    if "HostId" not in body:
         return None
-    text = _text(keys, "HostId", "the HostId setting of one Lookout")
-    if not _HOST_ID.fullmatch(text):
-        raise InvalidBody(f"HostId is {_shown(text)}; expected up to 255 printable characters")
+    expected = f"the HostId setting of one Lookout, up to {_LONGEST_HOST_ID} characters"
+    text = body.text("HostId", expected)
+    fault = _fault_in(
+        {
+            "is empty": not text,
+            f"is longer than {_LONGEST_HOST_ID} characters": len(text) > _LONGEST_HOST_ID,
+            "has characters that cannot be printed": not text.isprintable(),
+        }
+    )
+    if fault:
+        raise body.wrong("HostId", fault, expected)
     return text
 
 
-def _text(keys: Json, key: str, expected: str) -> str:
-    if key.lower() not in keys:
-        raise InvalidBody(f"{key} is missing; expected {expected}")
-    value = keys[key.lower()]
-    if not isinstance(value, str):
-        raise InvalidBody(f"{key} is {_kind(value)}; expected {expected}")
-    return value
+def _reply_queue_url(body: Body, queues: Sequence[str]) -> str | None:
+    """A sender must not make Lookout post elsewhere, nor feed a result to what reads requests."""
+    if "ReplyQueueUrl" not in body:
+        return None
+    beside = queues[0].rstrip("/").rpartition("/")[0]
+    expected = f"{beside}/{REPLY_PREFIX}NAME, none of Lookout's own queues"
+    text = body.text("ReplyQueueUrl", expected)
+    if fault := _fault_of_reply(text, queues):
+        raise body.wrong("ReplyQueueUrl", fault, expected)
+    return f"{beside}/{_Place.of(text).name}"
 
 
-def _kind(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a string",
-        bool: "true or false",
-        type(None): "null",
-    }
-    return names.get(type(value), "a number")
+def _fault_of_reply(text: str, queues: Sequence[str]) -> str:
+    if len(text) > _LONGEST_URL:
+        return f"is longer than {_LONGEST_URL} characters"
+    try:
+        place = _Place.of(text)
+    except ValueError:
+        return "is not a URL"
+    own = _Place.of(queues[0])
+    named = {(queue.account, queue.name) for queue in map(_Place.of, queues)}
+    return _fault_in(
+        {
+            "has white space or control characters": _has_blanks(text),
+            "has credentials ('@')": "@" in text,
+            "has a query or a fragment": "?" in text or "#" in text,
+            "is on another endpoint than SqsQueueUrl": place.endpoint != own.endpoint,
+            "is of another account than SqsQueueUrl": place.account != own.account,
+            f"names a queue that does not begin with {REPLY_PREFIX}": not place.name.startswith(REPLY_PREFIX),
+            "names a queue as none can be named": not _QUEUE_NAME.fullmatch(place.name),
+            "is one of Lookout's own queues": (place.account, place.name) in named,
+        }
+    )
 
 
-def _shown(value: Any) -> str:
-    """A value as it may stand in a log line: short, on one line, in ASCII."""
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        text = ascii(value)
-        return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
-    return _kind(value)
+class _Place(NamedTuple):
+    """A queue by its URL: where its server is, the path of its account, its own name."""
+
+    endpoint: tuple[str, str | None, int | None]
+    account: str
+    name: str
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Raises ValueError where that is no URL."""
+        parts = urlsplit(url)
+        port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
+        account, _, name = parts.path.rstrip("/").rpartition("/")
+        return cls((parts.scheme, parts.hostname, port), account, name)
+
+
+def _has_blanks(text: str) -> bool:
+    return " " in text or not text.isprintable()
+
+
+def _fault_in(faults: dict[str, bool]) -> str:
+    """The first of the faults that is there, or nothing."""
+    return next((fault for fault, found in faults.items() if found), "")

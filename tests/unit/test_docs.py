@@ -1,6 +1,7 @@
 """The README says what the code does."""
 
 import argparse
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -8,13 +9,15 @@ from pathlib import Path
 import pytest
 from pydantic.alias_generators import to_pascal
 from pydantic_core import PydanticUndefined
+from tests.unit import bodies
 
 from lookout import cli, pins, planner, ready, targets
-from lookout.model import Outcome
+from lookout.model import DeployRequest, Outcome
 from lookout.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+JSONS = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
 
 
 def rows(heading: str) -> dict[str, list[str]]:
@@ -48,6 +51,20 @@ def test_every_file_is_in_the_list_of_files() -> None:
     files = {path.name for path in (ROOT / "src" / "lookout").glob("*.py")}
     shown_nowhere = {"__init__.py", "__main__.py", "errors.py", "model.py", "unbroken.py"}
     assert listed == files - shown_nowhere
+
+
+def test_the_message_that_ci_is_told_to_send_is_understood() -> None:
+    assert isinstance(bodies.parse(JSONS[0]), DeployRequest)
+
+
+def test_the_rule_for_ecr_lets_through_what_lookout_understands() -> None:
+    (pattern,) = (block for block in map(json.loads, JSONS) if "source" in block)
+    asked = pattern | pattern.pop("detail")
+    told = bodies.PUSH | bodies.PUSH["detail"]
+    assert {"source", "detail-type", "action-type", "result"} <= {
+        key for key, values in asked.items() if told[key] in values
+    }
+    assert asked.keys() <= told.keys()
 
 
 def test_every_label_of_the_users_has_a_row() -> None:

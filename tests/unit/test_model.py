@@ -20,11 +20,16 @@ from lookout.model import ImageName, Reference
         ("registry:5000/a", "registry:5000/a", "registry:5000/a"),
         ("[::1]:5000/a", "[::1]:5000/a", "[::1]:5000/a"),
         ("Host/a", "Host/a", "Host/a"),
+        ("library/a/b", "docker.io/library/a/b", "library/a/b"),
+        ("docker.io/localhost/a", "docker.io/localhost/a", "docker.io/localhost/a"),
+        ("docker.io/a.b/c", "docker.io/a.b/c", "docker.io/a.b/c"),
+        ("library/" + "a" * 64, "docker.io/library/" + "a" * 64, "library/" + "a" * 64),
     ],
 )
 def test_one_repository_has_one_canonical_name(written: str, canonical: str, familiar: str) -> None:
     name = ImageName.parse(written)
     assert (name.canonical, str(name)) == (canonical, familiar)
+    assert ImageName.parse(familiar) == name
 
 
 @pytest.mark.parametrize(
