@@ -132,6 +132,11 @@ class FaultProxy:
         """Behave as an engine that is there again."""
         self._is_down = False
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether the fault that was planned last has happened."""
+        return self._fault is None
+
     def note(self, request: str) -> _Fault | None:
         """Note a request, and return the fault that is planned for it."""
         self.requests.append(request)

@@ -56,16 +56,19 @@ class Refusals:
         if not self.back:
             self.final.clear()
 
-    async def note(self, step: Step, problem: EngineError | EngineUnavailable) -> None:
-        """Wait before the next try, or give the step up; raises the problem if nothing goes without it."""
+    async def note(self, step: Step, problem: EngineError | EngineUnavailable | None) -> None:
+        """Wait before the next try, or give the step up; raises the problem if nothing goes without it.
+
+        None is the problem of an engine that has said yes, and has not done it.
+        """
+        is_insisted = self.back or problem is None or step not in NOT_INSISTED
+        problem = problem or EngineError(step.value, 200, "it is not done")
         tries = self._tries[step] = self._tries.get(step, 0) + 1
         since = self._since.setdefault(step, time.monotonic())
         if isinstance(problem, EngineUnavailable):
             has_patience = tries < TRIES
         else:
-            has_patience = (
-                self.back or step not in NOT_INSISTED
-            ) and time.monotonic() - since < self._insist_for
+            has_patience = is_insisted and time.monotonic() - since < self._insist_for
         if has_patience:
             await asyncio.sleep(min(INSIST_EVERY * 2**tries, LONGEST_PAUSE))
         elif self.back or step in self._optional:

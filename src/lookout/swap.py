@@ -202,7 +202,7 @@ class Swap:
             if step is None:
                 break
             if step is before:
-                await refusals.note(step, problem or EngineError(step.value, 200, "it is not done"))
+                await refusals.note(step, problem)
                 before = None
                 continue
             refusals.forget(before)
