@@ -353,6 +353,30 @@ async def test_a_job_that_is_quickly_done_is_brought_back_once(
     assert not leftovers(engine)
 
 
+async def test_how_a_deploy_ended_is_told_though_lookout_is_asked_to_stop_just_then(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    connection: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else its message would go back, and the bad image be tried again."""
+    make_container(app_image("1"), "api")
+    bad, stopping = app_image("2", changes=['CMD ["false"]']), asyncio.Event()
+    moments = iter(["2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"])
+
+    async def started() -> str:
+        """As if the engine had died; the second time, Lookout is to stop."""
+        moment = next(moments)
+        if moment.endswith("1Z"):
+            stopping.set()
+        return moment
+
+    monkeypatch.setattr(connection, "started", started)
+    report = await make_deployer(stopping=stopping).deploy(request_for(bad))
+    assert report.outcome is Outcome.ROLLED_BACK
+
+
 # A failure after the stop
 
 
