@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 from structlog.typing import EventDict
@@ -361,19 +362,23 @@ async def test_how_a_deploy_ended_is_told_though_lookout_is_asked_to_stop_just_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else its message would go back, and the bad image be tried again."""
-    make_container(app_image("1"), "api")
-    bad, stopping = app_image("2", changes=['CMD ["false"]']), asyncio.Event()
+    name, bad = make_container(app_image("1"), "api"), app_image("2", changes=['CMD ["false"]'])
+    stopping = asyncio.Event()
+    deployer = make_deployer(stopping=stopping)
     moments = iter(["2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"])
 
-    async def started() -> str:
-        """As if the engine had died; the second time, Lookout is to stop."""
-        moment = next(moments)
-        if moment.endswith("1Z"):
-            stopping.set()
-        return moment
+    async with AsyncExitStack() as stack:
 
-    monkeypatch.setattr(connection, "started", started)
-    report = await make_deployer(stopping=stopping).deploy(request_for(bad))
+        async def started() -> str:
+            """As if the engine had died; the second time, another deploy has the container, and Lookout is to stop."""
+            moment = next(moments)
+            if moment.endswith("1Z"):
+                await stack.enter_async_context(deployer._locks.held([name]))
+                stopping.set()
+            return moment
+
+        monkeypatch.setattr(connection, "started", started)
+        report = await deployer.deploy(request_for(bad))
     assert report.outcome is Outcome.ROLLED_BACK
 
 

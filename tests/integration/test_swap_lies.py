@@ -272,7 +272,7 @@ async def test_an_old_container_without_a_mark_whose_stop_is_cut_short_runs_in_t
     impatient(monkeypatch)
     name = make_container(app_image("1", changes=[SLOW_TO_STOP.format(1)]), "api")
     old, two = state(engine, name), app_image("2")
-    stops, stop = flag()
+    watch, (stops, stop) = Watch(engine), flag()
 
     def refuse() -> None:
         line.answer(UPDATE, 403, action=refuse)
@@ -285,5 +285,6 @@ async def test_an_old_container_without_a_mark_whose_stop_is_cut_short_runs_in_t
     deploy.cancel()
     with pytest.raises(asyncio.CancelledError):
         await deploy
+    await until(lambda: any(event["Action"] == "die" for event in watch.events("container")))
     assert state(engine, name) == old
     assert not leftovers(engine)
