@@ -13,7 +13,7 @@ from testbed.faultproxy import FaultProxy, When
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import until
-from tests.integration.swaps import DEAF, SLOW_TO_STOP, assert_back, be_good, flag, impatient
+from tests.integration.swaps import DEAF, SLOW_TO_STOP, assert_back, be_good, impatient
 from tests.integration.watching import Watch, exists, state
 
 pytestmark = pytest.mark.engine
@@ -272,16 +272,14 @@ async def test_an_old_container_without_a_mark_whose_stop_is_cut_short_runs_in_t
     impatient(monkeypatch)
     name = make_container(app_image("1", changes=[SLOW_TO_STOP.format(1)]), "api")
     old, two = state(engine, name), app_image("2")
-    watch, (stops, stop) = Watch(engine), flag()
+    watch = Watch(engine)
 
     def refuse() -> None:
         line.answer(UPDATE, 403, action=refuse)
 
     line.answer(UPDATE, 403, action=refuse)
     deploy = asyncio.create_task(make_deployer().deploy(request_for(two)))
-    await until(lambda: sum("/update" in request for request in line.requests) > 2)
-    line.meet(STOP, stop, when="before")
-    await asyncio.wait_for(stops.wait(), 20)
+    await until(lambda: any(action == "kill" for action, _ in watch.touches()))
     deploy.cancel()
     with pytest.raises(asyncio.CancelledError):
         await deploy
