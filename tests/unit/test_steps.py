@@ -215,6 +215,7 @@ def test_a_new_container_that_comes_too_late_is_removed_only_if_it_never_took_th
     assert [*walk([Goal.ADOPTED], late)] == [Step.REMOVE_NEW]
     assert [*walk([Goal.ADOPTED], replace(late, name_taken=False))] == [Step.NAME_NEW, Step.START]
     assert [*walk([Goal.ADOPTED], replace(late, new_named=Named.OTHER))] == []
+    assert [*walk([Goal.ADOPTED], replace(late, new=Life.DOWN))] == []
 
 
 def test_if_one_of_a_deploy_must_be_undone_all_are_but_for_those_committed() -> None:
@@ -228,6 +229,47 @@ def test_if_one_of_a_deploy_must_be_undone_all_are_but_for_those_committed() -> 
     assert verdicts([adopted, taken_over]) == [Verdict.ADOPT, Verdict.FINISH]
     assert verdicts([adopted, taken_over, PLAIN]) == [Verdict.ADOPT, Verdict.UNDO, Verdict.UNDO]
     assert verdicts([sealed, taken_over]) == [Verdict.COMMIT, Verdict.COMMIT]
+
+
+def test_a_new_container_is_watched_only_where_it_alone_has_taken_over() -> None:
+    took_over = Sight(Life.DOWN, Named.ASIDE, Life.UP, Named.OWN)
+    assert verdicts([took_over]) == [Verdict.FINISH]
+    for other in (
+        {"old": Life.UP},
+        {"old": Life.LOOPING},
+        {"new": Life.DOWN},
+        {"new": Life.LOOPING},
+        {"new_named": Named.ASIDE, "old_named": Named.OWN},
+        {"new_named": Named.OTHER},
+    ):
+        assert verdicts([replace(took_over, **other)]) == [Verdict.UNDO], other  # type: ignore[arg-type]
+
+
+def test_a_new_container_that_is_not_to_run_has_taken_over_with_the_name() -> None:
+    took_over = Sight(Life.DOWN, Named.ASIDE, Life.CREATED, Named.OWN, serves=False)
+    assert verdicts([took_over]) == [Verdict.FINISH]
+    for other in (
+        {"serves": True},
+        {"new": Life.DOWN},
+        {"new": Life.GONE},
+        {"new_named": Named.ASIDE},
+        {"old_named": Named.OTHER},
+    ):
+        assert verdicts([replace(took_over, **other)]) == [Verdict.UNDO], other  # type: ignore[arg-type]
+
+
+def test_what_had_not_taken_over_when_another_was_committed_is_undone() -> None:
+    sealed = Sight(Life.DOWN, Named.DONE, Life.UP, Named.OWN)
+    took_over = Sight(Life.DOWN, Named.ASIDE, Life.DOWN, Named.OWN)
+    assert verdicts([sealed, took_over]) == [Verdict.COMMIT, Verdict.COMMIT]
+    for other in (
+        {"old": Life.UP},
+        {"old_named": Named.OTHER},
+        {"new": Life.GONE},
+        {"new_named": Named.ASIDE},
+    ):
+        sights = [sealed, replace(took_over, **other)]  # type: ignore[arg-type]
+        assert verdicts(sights) == [Verdict.COMMIT, Verdict.UNDO], other
 
 
 @pytest.mark.parametrize("life", [Life.UP, Life.DOWN, Life.LOOPING])
