@@ -1,6 +1,6 @@
 """The decision of a swap: from any sight the next step, and after any crash the right end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -26,6 +26,11 @@ def cuts(goals: Sequence[Goal], sight: Sight) -> Iterator[Sight]:
             yield sight
             sight = EFFECTS[step](sight)
     yield sight
+
+
+def but(sight: Sight, other: Mapping[str, object]) -> Sight:
+    """The same with other values of these fields."""
+    return replace(sight, **other)  # type: ignore[arg-type]
 
 
 def after(goals: Sequence[Goal], sight: Sight) -> Sight:
@@ -242,7 +247,7 @@ def test_a_new_container_is_watched_only_where_it_alone_has_taken_over() -> None
         {"new_named": Named.ASIDE, "old_named": Named.OWN},
         {"new_named": Named.OTHER},
     ):
-        assert verdicts([replace(took_over, **other)]) == [Verdict.UNDO], other  # type: ignore[arg-type]
+        assert verdicts([but(took_over, other)]) == [Verdict.UNDO], other
 
 
 def test_a_new_container_that_is_not_to_run_has_taken_over_with_the_name() -> None:
@@ -255,7 +260,7 @@ def test_a_new_container_that_is_not_to_run_has_taken_over_with_the_name() -> No
         {"new_named": Named.ASIDE},
         {"old_named": Named.OTHER},
     ):
-        assert verdicts([replace(took_over, **other)]) == [Verdict.UNDO], other  # type: ignore[arg-type]
+        assert verdicts([but(took_over, other)]) == [Verdict.UNDO], other
 
 
 def test_what_had_not_taken_over_when_another_was_committed_is_undone() -> None:
@@ -268,8 +273,7 @@ def test_what_had_not_taken_over_when_another_was_committed_is_undone() -> None:
         {"new": Life.GONE},
         {"new_named": Named.ASIDE},
     ):
-        sights = [sealed, replace(took_over, **other)]  # type: ignore[arg-type]
-        assert verdicts(sights) == [Verdict.COMMIT, Verdict.UNDO], other
+        assert verdicts([sealed, but(took_over, other)]) == [Verdict.COMMIT, Verdict.UNDO], other
 
 
 @pytest.mark.parametrize("life", [Life.UP, Life.DOWN, Life.LOOPING])
