@@ -99,12 +99,20 @@ class Recovery:
     async def run(self) -> bool:
         """Finish or undo every swap that nobody has in hand; whether none is left.
 
-        Raises the engine's errors only where it could not be looked into.
+        Of the old containers of one service each is found only when a newer one is gone. Raises the
+        engine's errors only where it could not be looked into.
         """
-        found = await self._find()
-        async with asyncio.TaskGroup() as tasks:
-            attempts = [tasks.create_task(self._attempt(deploy)) for deploy in found]
-        return not any(attempt.result() for attempt in attempts)
+        met: set[str] = set()
+        while True:
+            found = await self._find()
+            ids = {one.container["Id"] for deploy in found for one in deploy}
+            if ids <= met:
+                return True
+            met |= ids
+            async with asyncio.TaskGroup() as tasks:
+                attempts = [tasks.create_task(self._attempt(deploy)) for deploy in found]
+            if any(attempt.result() for attempt in attempts):
+                return False
 
     async def clear_way(self, image: ImageName, containers: set[str]) -> None:
         """End what is half done with these containers, or with others of this image.
