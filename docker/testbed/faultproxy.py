@@ -96,7 +96,7 @@ class FaultProxy:
 
     def answer(
         self,
-        pattern: str,
+        pattern: str | Matches,
         status: int,
         *,
         nth: int = 1,
