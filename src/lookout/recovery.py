@@ -147,8 +147,6 @@ class Recovery:
                 return f"another Lookout ({other}) has it in hand"
             async with self._locks.held(involved):
                 return await self._end(deploy)
-        except NotReady as exc:
-            log.warning("what had taken over was no good; the old containers serve again", error=str(exc))
         except Interrupted:
             return "Lookout is stopping"
         except (RollbackFailed, Stuck, EngineError, EngineUnavailable) as exc:
@@ -157,7 +155,6 @@ class Recovery:
         except Exception as exc:
             log.exception("an interrupted swap could not be ended; please report it", containers=involved)
             return repr(exc)
-        return ""
 
     async def _other(self, deploy: Sequence[Found]) -> str:
         """Who else has it in hand; empty if nobody has."""
@@ -190,7 +187,10 @@ class Recovery:
                 rest.append(swap)
         if rest:
             rollout = Rollout(self._grouped(rest, deploy), parallelism=self._parallelism)
-            await (rollout.finish() if Verdict.FINISH in decided else rollout.undo_surely())
+            try:
+                await (rollout.finish() if Verdict.FINISH in decided else rollout.undo_surely())
+            except NotReady as exc:
+                log.warning("what had taken over was no good; the old containers serve again", error=str(exc))
             if not rollout.is_ended:
                 return "not every container could be removed"
         return _left_to_strangers(swaps, sights)

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.engine
 
 NEXT_START = r"POST .*/start"
 REMOVAL = r"DELETE .*/containers/"
+UNHEALTHY = "HEALTHCHECK --interval=500ms --timeout=1s --retries=2 CMD false"
 NAME_TAKEN = "another container has its name by now"
 SOON = 10  # seconds in which a recovery that has nothing to wait for must be over
 
@@ -240,7 +241,11 @@ async def test_an_old_container_that_could_not_be_removed_does_not_come_back_whe
 # It cannot be removed
 
 
-@pytest.mark.parametrize(("when", "left", "status"), [("before", "new", 500), ("after", "done", 409)])
+@pytest.mark.parametrize(
+    ("when", "changes", "left", "status"),
+    [("before", [], "new", 500), ("after", [], "done", 409), ("after", [UNHEALTHY], "new", 409)],
+    ids=["undone", "finished", "no good"],
+)
 async def test_what_the_engine_refuses_to_remove_at_the_end_of_a_swap_is_removed_by_a_later_repair(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -249,13 +254,14 @@ async def test_what_the_engine_refuses_to_remove_at_the_end_of_a_swap_is_removed
     line: FaultProxy,
     monkeypatch: pytest.MonkeyPatch,
     when: When,
+    changes: list[str],
     left: str,
     status: int,
 ) -> None:
     """The new one where the old one came back, and the old one where the new one has proven itself."""
     impatient(monkeypatch)
     name = make_container(app_image("1"), "api", "--restart=always")
-    old, two = state(engine, name)[0], app_image("2")
+    old, two = state(engine, name)[0], app_image("2", changes=changes)
     await killed_at(line, NEXT_START, make_deployer(), two, when=when)
 
     with always(line.answer, REMOVAL, status):
