@@ -99,12 +99,20 @@ class Recovery:
     async def run(self) -> bool:
         """Finish or undo every swap that nobody has in hand; whether none is left.
 
-        Raises the engine's errors only where it could not be looked into.
+        Of the old containers of one service each is found only when a newer one is gone. Raises the
+        engine's errors only where it could not be looked into.
         """
-        found = await self._find()
-        async with asyncio.TaskGroup() as tasks:
-            attempts = [tasks.create_task(self._attempt(deploy)) for deploy in found]
-        return not any(attempt.result() for attempt in attempts)
+        met: set[str] = set()
+        while True:
+            found = await self._find()
+            ids = {one.container["Id"] for deploy in found for one in deploy}
+            if ids <= met:
+                return True
+            met |= ids
+            async with asyncio.TaskGroup() as tasks:
+                attempts = [tasks.create_task(self._attempt(deploy)) for deploy in found]
+            if any(attempt.result() for attempt in attempts):
+                return False
 
     async def clear_way(self, image: ImageName, containers: set[str]) -> None:
         """End what is half done with these containers, or with others of this image.
@@ -139,8 +147,6 @@ class Recovery:
                 return f"another Lookout ({other}) has it in hand"
             async with self._locks.held(involved):
                 return await self._end(deploy)
-        except NotReady as exc:
-            log.warning("what had taken over was no good; the old containers serve again", error=str(exc))
         except Interrupted:
             return "Lookout is stopping"
         except (RollbackFailed, Stuck, EngineError, EngineUnavailable) as exc:
@@ -149,7 +155,6 @@ class Recovery:
         except Exception as exc:
             log.exception("an interrupted swap could not be ended; please report it", containers=involved)
             return repr(exc)
-        return ""
 
     async def _other(self, deploy: Sequence[Found]) -> str:
         """Who else has it in hand; empty if nobody has."""
@@ -182,7 +187,10 @@ class Recovery:
                 rest.append(swap)
         if rest:
             rollout = Rollout(self._grouped(rest, deploy), parallelism=self._parallelism)
-            await (rollout.finish() if Verdict.FINISH in decided else rollout.undo_surely())
+            try:
+                await (rollout.finish() if Verdict.FINISH in decided else rollout.undo_surely())
+            except NotReady as exc:
+                log.warning("what had taken over was no good; the old containers serve again", error=str(exc))
             if not rollout.is_ended:
                 return "not every container could be removed"
         return _left_to_strangers(swaps, sights)

@@ -8,10 +8,13 @@ import pytest
 
 from lookout.model import Outcome
 from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import until
+from tests.integration.swaps import killed_at
 from tests.integration.test_copy_dependents import has_eth0
+from tests.integration.test_swap_replicas import PICKY
 from tests.integration.watching import Watch, page, state, volumes
 
 pytestmark = [pytest.mark.engine]
@@ -103,6 +106,31 @@ async def test_a_cancelled_swap_leaves_a_container_like_the_old_one(
     with pytest.raises(asyncio.CancelledError):
         await deploying
     assert (inspect(name)["State"]["Running"], inspect(name)["Image"]) == (True, old["Image"])
+    assert not leftovers(engine)
+
+
+async def test_two_of_which_one_had_come_back_when_lookout_was_killed_are_both_back_after_the_recovery(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+) -> None:
+    """The new one of the first is up and good, and does not stay beside the old image of the second."""
+    one, picky = app_image("1"), app_image("2", changes=PICKY)
+    names = [make_container(one, "a", "--rm"), make_container(one, "b", "--rm", "--env=FAIL=1")]
+    olds = [inspect(name) for name in names]
+    await killed_at(line, r"POST .*/start", make_deployer(), picky, nth=3, when="after")
+    first, second = (inspect(name) for name in names)
+    assert (first["Config"]["Image"], first["State"]["Running"]) == (picky, True)
+    assert (second["Image"], second["State"]["Running"]) == (olds[1]["Image"], True)
+
+    await make_deployer().recover()
+
+    for name, old in zip(names, olds, strict=True):
+        assert (inspect(name)["State"]["Running"], inspect(name)["Image"]) == (True, old["Image"])
+    assert inspect(names[1])["State"] == second["State"]
     assert not leftovers(engine)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from structlog.typing import EventDict
 
 from lookout.engine import Engine
 from lookout.model import Outcome
@@ -12,8 +13,8 @@ from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy, When
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
-from tests.integration.queues import until
-from tests.integration.swaps import DEAF, SLOW_TO_STOP, assert_back, be_good, impatient
+from tests.integration.queues import said, until
+from tests.integration.swaps import DEAF, SLOW_TO_STOP, always, assert_back, be_good, impatient
 from tests.integration.watching import Watch, exists, state
 
 pytestmark = pytest.mark.engine
@@ -153,6 +154,28 @@ async def test_a_look_that_is_refused_while_the_new_container_is_watched_is_no_r
         assert line.is_spent
         assert report.outcome is Outcome.DEPLOYED, f"lie {number}: {report}"
         assert inspect(name)["Config"]["Image"] == wanted
+
+
+@pytest.mark.parametrize("flag", ["--restart=always", "--rm"])
+async def test_an_engine_that_tells_no_events_at_all_is_looked_at_every_moment_instead(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    line: FaultProxy,
+    logs: list[EventDict],
+    flag: str,
+) -> None:
+    """As behind a proxy that lets no endless answer through."""
+    name, deployer = make_container(app_image("1"), "api", flag), make_deployer()
+    for tag, lie, how in (("2", line.answer, (502,)), ("3", line.cut, ())):
+        wanted = app_image(tag)
+        logs.clear()
+        with always(lie, LISTEN, *how):
+            report = await deployer.deploy(request_for(wanted))
+        assert report.outcome is Outcome.DEPLOYED, report
+        assert inspect(name)["Config"]["Image"] == wanted
+        assert said(logs, "the engine tells no events")
 
 
 # Answers that come late, or never

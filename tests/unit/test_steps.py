@@ -223,17 +223,25 @@ def test_a_new_container_that_comes_too_late_is_removed_only_if_it_never_took_th
     assert [*walk([Goal.ADOPTED], replace(late, new=Life.DOWN))] == []
 
 
+TAKEN_OVER = replace(after([Goal.REPLACED], PLAIN), ready=False)
+SEALED = after([Goal.SEALED], TAKEN_OVER)
+ADOPTED = Sight(Life.GONE, Named.OTHER, Life.UP, Named.OWN)
+
+
 def test_if_one_of_a_deploy_must_be_undone_all_are_but_for_those_committed() -> None:
-    taken_over = after([Goal.STOPPED], PLAIN)
-    for step in (Step.SET_ASIDE, Step.NAME_NEW, Step.START):
-        taken_over = EFFECTS[step](taken_over)
-    sealed = after([Goal.SEALED], taken_over)
-    adopted = Sight(Life.GONE, Named.OTHER, Life.UP, Named.OWN)
-    assert verdicts([taken_over, taken_over]) == [Verdict.FINISH, Verdict.FINISH]
-    assert verdicts([taken_over, PLAIN]) == [Verdict.UNDO, Verdict.UNDO]
-    assert verdicts([adopted, taken_over]) == [Verdict.ADOPT, Verdict.FINISH]
-    assert verdicts([adopted, taken_over, PLAIN]) == [Verdict.ADOPT, Verdict.UNDO, Verdict.UNDO]
-    assert verdicts([sealed, taken_over]) == [Verdict.COMMIT, Verdict.COMMIT]
+    assert verdicts([TAKEN_OVER, TAKEN_OVER]) == [Verdict.FINISH, Verdict.FINISH]
+    assert verdicts([TAKEN_OVER, PLAIN]) == [Verdict.UNDO, Verdict.UNDO]
+    assert verdicts([ADOPTED, TAKEN_OVER]) == [Verdict.ADOPT, Verdict.FINISH]
+    assert verdicts([ADOPTED, TAKEN_OVER, PLAIN]) == [Verdict.ADOPT, Verdict.UNDO, Verdict.UNDO]
+    assert verdicts([SEALED, TAKEN_OVER]) == [Verdict.COMMIT, Verdict.COMMIT]
+
+
+def test_what_has_taken_over_is_undone_where_another_one_of_its_deploy_is_back_already() -> None:
+    assert verdicts([TAKEN_OVER], undoing=True) == [Verdict.UNDO]
+    assert verdicts([TAKEN_OVER, PLAIN], undoing=True) == [Verdict.UNDO, Verdict.UNDO]
+    assert verdicts([ADOPTED, TAKEN_OVER], undoing=True) == [Verdict.ADOPT, Verdict.UNDO]
+    assert verdicts([ADOPTED], undoing=True) == [Verdict.ADOPT]
+    assert verdicts([SEALED, TAKEN_OVER], undoing=True) == [Verdict.COMMIT, Verdict.COMMIT]
 
 
 def test_a_new_container_is_watched_only_where_it_alone_has_taken_over() -> None:
