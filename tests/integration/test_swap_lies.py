@@ -296,16 +296,12 @@ async def test_an_old_container_without_a_mark_whose_stop_is_cut_short_runs_in_t
     name = make_container(app_image("1", changes=[SLOW_TO_STOP.format(1)]), "api")
     old, two = state(engine, name), app_image("2")
     watch = Watch(engine)
-
-    def refuse() -> None:
-        line.answer(UPDATE, 403, action=refuse)
-
-    line.answer(UPDATE, 403, action=refuse)
-    deploy = asyncio.create_task(make_deployer().deploy(request_for(two)))
-    await until(lambda: any(action == "kill" for action, _ in watch.touches()))
-    deploy.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await deploy
+    with always(line.answer, UPDATE, 403):
+        deploy = asyncio.create_task(make_deployer().deploy(request_for(two)))
+        await until(lambda: any(action == "kill" for action, _ in watch.touches()))
+        deploy.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deploy
     await until(lambda: any(event["Action"] == "die" for event in watch.events("container")))
     assert state(engine, name) == old
     assert not leftovers(engine)
