@@ -96,7 +96,7 @@ class FaultProxy:
 
     def answer(
         self,
-        pattern: str,
+        pattern: str | Matches,
         status: int,
         *,
         nth: int = 1,
@@ -131,6 +131,11 @@ class FaultProxy:
     def come_back(self) -> None:
         """Behave as an engine that is there again."""
         self._is_down = False
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the fault that was planned last has happened."""
+        return self._fault is None
 
     def note(self, request: str) -> _Fault | None:
         """Note a request, and return the fault that is planned for it."""

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -116,7 +117,8 @@ class Deployer:
         found = _Found()
         report = await self._attempt(request, found)
         if report.outcome is not Outcome.DEPLOYED:
-            await self._revive(found)
+            with suppress(Interrupted):  # how it ended must be told all the same
+                await self._revive(found)
         return report
 
     async def _attempt(self, request: DeployRequest, found: "_Found") -> Report:
@@ -169,7 +171,7 @@ class Deployer:
     async def _replace_all(self, request: DeployRequest, image: Json) -> Report:
         """Look again under the locks: during the pull, containers may have come, gone or been replaced."""
         names: set[str] = set()
-        met: InProgress | None = None
+        has_cleared = False
         while True:
             try:
                 async with self._locks.held(names):
@@ -180,10 +182,11 @@ class Deployer:
                     if plan.names <= names:
                         return overtaken(targets, request.origin) or await self._carry_out(plan, request)
             except InProgress as exc:
-                if met:
+                if has_cleared and exc.container in names:
                     raise SwapRefused(str(exc), transient=True) from exc
-                met = exc
-                await self._recovery.clear_way(request.image.name, names | {exc.container})
+                has_cleared = True
+                names.add(exc.container)  # in hand of another deploy of ours: its end is waited for
+                await self._recovery.clear_way(request.image.name, names)
             else:
                 names |= plan.names
 
@@ -282,7 +285,7 @@ class Deployer:
         for target in found.targets:
             try:
                 async with self._locks.held([target.name]):
-                    await self._patiently()(self._start_if_it_died, target, _time(started))
+                    await self._patiently()(self._start_if_it_died, target, _moment(started))
             except NotFound:
                 continue
             except (EngineError, EngineUnavailable) as exc:
@@ -293,7 +296,7 @@ class Deployer:
         """Unless somebody has stopped it since the engine was started, or it has ended by itself."""
         container = await self._engine.container(target.id)
         is_down = name_of(container) == target.name and is_stopped(container)
-        if is_down and _time(container["State"]["FinishedAt"]) < engine_started:
+        if is_down and _moment(container["State"]["FinishedAt"]) < engine_started:
             log.warning("it ran until its engine died; starting it again", container=target.name)
             await self._engine.start(target.id)
 
@@ -312,7 +315,7 @@ class _Found:
     engine_started: str = ""
 
 
-def _time(text: str) -> datetime:
+def _moment(text: str) -> datetime:
     """A moment as the engine writes it, with nanoseconds."""
     return datetime.fromisoformat(text)
 

@@ -79,6 +79,8 @@ class Credentials:
 class Engine:
     """The calls that Lookout makes, each with a deadline that fits what it does.
 
+    Only the stop of a container that may take for ever, by its own timeout, has none.
+
     Every method raises EngineUnavailable where the engine did not answer (the call may have been
     done all the same), NotFound or Conflict for 404 and 409, and EngineError for another refusal.
     """
@@ -142,6 +144,13 @@ class Engine:
     async def container(self, key: str) -> Json:
         """Inspect one container, by id or name."""
         return await self._get_object(f"inspect container {key}", f"containers/{_path(key)}/json")
+
+    async def find(self, key: str) -> Json | None:
+        """Inspect one container, by id or name; None where there is none."""
+        try:
+            return await self.container(key)
+        except NotFound:
+            return None
 
     async def image(self, key: str) -> Json:
         """Inspect one image, by id or reference."""
@@ -325,7 +334,7 @@ class Engine:
                 ):  # to answer; then it may be silent for as long as it likes
                     request = self._request(call, "GET", "events", params=params, timeout=None)
                     response = await stack.enter_async_context(request)
-            except (EngineError, TimeoutError) as exc:
+            except (EngineError, EngineUnavailable, TimeoutError) as exc:
                 error = str(exc) or "no answer in time"
                 log.warning("the engine tells no events; looking every moment instead", error=error)
                 yield lambda seconds: asyncio.sleep(min(seconds, WITHOUT_EVENTS))

@@ -1,5 +1,6 @@
 """What can go wrong, as sentences that name the thing and the next step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -152,7 +153,16 @@ class RollbackFailed(LookoutError):
     log_tail: str = ""  # of the new container
 
     def __str__(self) -> str:
-        return f"{self.container} could not be brought back: {self.message}; start it by hand: {self.command}"
+        return f"{self.container} could not be brought back: {self.message}; by hand: {self.command}"
+
+    @classmethod
+    def joined(cls, problems: Sequence["RollbackFailed"]) -> "RollbackFailed":
+        """All of them as one."""
+        return cls(
+            ", ".join(problem.container for problem in problems),
+            "; ".join(problem.message for problem in problems),
+            "; ".join(problem.command for problem in problems),
+        )
 
 
 class QueueError(LookoutError):

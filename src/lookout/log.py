@@ -10,11 +10,12 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from lookout.settings import LogFormat, LogLevel
 
 
-def configure(level: LogLevel, fmt: LogFormat, out: TextIO = sys.stdout) -> None:
-    """Write Lookout's events, and the warnings of the libraries below it, to `out`.
+def configure(level: LogLevel, fmt: LogFormat, out: TextIO | None = None) -> None:
+    """Write Lookout's events, and the warnings of the libraries below it, to `out`, else standard output.
 
     Libraries stay at warning at every level: their debug lines hold headers and credentials.
     """
+    out = out or sys.stdout
     if hasattr(out, "reconfigure"):
         out.reconfigure(errors="backslashreplace", line_buffering=True)
     shared: list[Processor] = [

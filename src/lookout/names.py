@@ -50,6 +50,12 @@ def reference_of(container: Json) -> str:
     return str(labels.get(IMAGE) or container["Config"]["Image"])
 
 
+def policy_of(container: Json) -> Json:
+    """The restart policy of an inspected container. Without a name, as API clients may leave it, it is `no`."""
+    policy: Json = container["HostConfig"].get("RestartPolicy") or {}
+    return policy if policy.get("Name") else {"Name": "no"}
+
+
 def short_id(container_id: str) -> str:
     """The 12 digits that the engine itself uses as hostname and alias."""
     return container_id[:12]
@@ -76,6 +82,17 @@ def standin_name(name: str, old_id: str) -> str:
 def done_name(name: str, old_id: str) -> str:
     """The name of the old container from the moment that the new one has proven itself."""
     return f"{name}.lookout-done.{short_id(old_id)}"
+
+
+def is_done_name(name: str) -> bool:
+    """Whether a container of this name was replaced by one that has proven itself."""
+    return is_leftover_name(name) and ".lookout-done." in name
+
+
+def listed_name(listed: Json) -> str:
+    """The name of a container as the engine lists it, which adds the aliases of links: `/other/alias`."""
+    own = [name for name in listed.get("Names") or () if name.count("/") == 1]
+    return str(own[0]).lstrip("/") if own else ""
 
 
 def is_leftover_name(name: str) -> bool:

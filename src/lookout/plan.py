@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 from lookout.model import ImageRef, Json
+from lookout.names import policy_of
 
 #: Fields of HostConfig that may name the container whose namespace is shared.
 NAMESPACES = ("NetworkMode", "PidMode", "IpcMode")
@@ -54,7 +55,7 @@ class Plan:
     @property
     def policy(self) -> Json:
         """Its restart policy."""
-        return self.container["HostConfig"].get("RestartPolicy") or {"Name": "no"}
+        return policy_of(self.container)
 
     @property
     def old_id(self) -> str:

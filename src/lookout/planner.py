@@ -12,7 +12,15 @@ from lookout.errors import CopyRefused, InProgress, NotFound
 from lookout.layers import Layer, candidates
 from lookout.model import ImageName, ImageRef, Json, Outcome, Report
 from lookout.mounts import sources
-from lookout.names import REPLACES, name_of, reference_of, standin_name
+from lookout.names import (
+    REPLACES,
+    final_name,
+    is_done_name,
+    listed_name,
+    name_of,
+    reference_of,
+    standin_name,
+)
 from lookout.plan import DeployPlan, Group, Plan
 from lookout.ready import own_monitor_seconds
 from lookout.recreate import recreate
@@ -176,12 +184,13 @@ class Planner:
                     )
 
     async def _check_in_progress(self, containers: Sequence[Json]) -> None:
-        """A new container counts for nothing until the old one is removed."""
-        everyone = {container["Id"] for container in await self._engine.listed()} if containers else set()
+        """A new container counts for nothing until the old one is done."""
+        listed = await self._engine.listed() if containers else []
+        replaced = {one["Id"] for one in listed if not is_done_name(listed_name(one))}
         for container in containers:
-            if (container["Config"].get("Labels") or {}).get(REPLACES) in everyone:
+            if (container["Config"].get("Labels") or {}).get(REPLACES) in replaced:
                 raise InProgress(
-                    name_of(container),
+                    final_name(name_of(container)),
                     "is being replaced right now; is another Lookout at work on this engine?",
                 )
 

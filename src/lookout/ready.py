@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 
 from lookout.engine import Engine
-from lookout.errors import CopyRefused, NotFound, NotReady
+from lookout.errors import CopyRefused, NotReady
 from lookout.model import Json
-from lookout.names import name_of
+from lookout.names import name_of, policy_of
 
 #: Of a container: how long its successor must run before it counts, in seconds.
 MONITOR_SECONDS = "lookout.monitor-seconds"
@@ -108,11 +108,20 @@ def has_crashed(inspected: Json) -> bool:
     return bool(inspected["State"].get("Restarting") or inspected.get("RestartCount"))
 
 
+def has_ended_well(inspected: Json) -> bool:
+    """Whether it has done one job, and its restart policy lets it rest."""
+    state = inspected["State"]
+    return (
+        policy_of(inspected)["Name"] not in ENDLESS
+        and state.get("Status") == "exited"
+        and state["ExitCode"] == 0
+    )
+
+
 async def _inspect(engine: Engine, container: str) -> Json:
-    try:
-        return await engine.container(container)
-    except NotFound:
-        raise NotReady("it is gone: it was removed, or has ended and was run with --rm") from None
+    if inspected := await engine.find(container):
+        return inspected
+    raise NotReady("it is gone: it was removed, or has ended and was run with --rm")
 
 
 def _longest(inspected: Json, monitor: Monitor) -> float:
@@ -129,14 +138,7 @@ def _too_long(state: Json, health: str | None, seconds: float) -> str:
 
 
 def _has_done_its_work(inspected: Json, monitor: Monitor) -> bool:
-    policy = (inspected["HostConfig"].get("RestartPolicy") or {}).get("Name")
-    state = inspected["State"]
-    return bool(
-        monitor.may_end
-        and policy not in ENDLESS
-        and state.get("Status") == "exited"
-        and state["ExitCode"] == 0
-    )
+    return monitor.may_end and has_ended_well(inspected)
 
 
 def _check_alive(inspected: Json, elapsed: float) -> None:

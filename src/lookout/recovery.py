@@ -7,6 +7,7 @@ in hand is left to them: this Lookout's by the locks, another one's by the label
 import asyncio
 import datetime
 import json
+import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import structlog
 
 from lookout import names
 from lookout.dependents import groups
-from lookout.engine import ENGINE_STOP_TIMEOUT, Engine
+from lookout.engine import CREATE, ENGINE_STOP_TIMEOUT, Engine
 from lookout.errors import (
     EngineError,
     EngineUnavailable,
@@ -29,15 +30,25 @@ from lookout.errors import (
 from lookout.identity import is_at_work
 from lookout.locks import Locks
 from lookout.model import ImageName, Json, Reference
-from lookout.names import done_name, final_name, is_leftover_name, name_of, old_name, reference_of
+from lookout.names import (
+    done_name,
+    final_name,
+    is_done_name,
+    is_leftover_name,
+    listed_name,
+    name_of,
+    old_name,
+    policy_of,
+    reference_of,
+)
 from lookout.pair import Pair
 from lookout.plan import lives_in_another
 from lookout.ready import Monitor, health_patience
 from lookout.rollout import Rollout
-from lookout.steps import Goal, Life, Verdict, verdicts, walk
+from lookout.steps import Goal, Life, Sight, Verdict, verdicts, walk
 from lookout.swap import Swap
 
-ABANDONED_AFTER = 120  # seconds on top of what a swap waits for: none takes so long
+ABANDONED_AFTER = 120  # seconds on top of what a swap waits for, but for an engine that is away
 
 #: The steps that each verdict leads to.
 GOALS = {
@@ -63,6 +74,12 @@ class Found:
     old: Json | None
     age: float  # seconds since it was made
     longest: float  # seconds that its swap takes at most, with what is asked of the new container
+    is_undone: bool = False  # another container of its deploy has been brought back already
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the new one has proven itself, so that the old one is in nobody's way."""
+        return self.old is not None and is_done_name(name_of(self.old))
 
     @property
     def image(self) -> ImageName | None:
@@ -82,12 +99,20 @@ class Recovery:
     async def run(self) -> bool:
         """Finish or undo every swap that nobody has in hand; whether none is left.
 
-        Raises the engine's errors only where it could not be looked into.
+        Of the old containers of one service each is found only when a newer one is gone. Raises the
+        engine's errors only where it could not be looked into.
         """
-        found = await self._find()
-        async with asyncio.TaskGroup() as tasks:
-            attempts = [tasks.create_task(self._attempt(deploy)) for deploy in found]
-        return all(attempt.result() for attempt in attempts)
+        met: set[str] = set()
+        while True:
+            found = await self._find()
+            ids = {one.container["Id"] for deploy in found for one in deploy}
+            if ids <= met:
+                return True
+            met |= ids
+            async with asyncio.TaskGroup() as tasks:
+                attempts = [tasks.create_task(self._attempt(deploy)) for deploy in found]
+            if any(attempt.result() for attempt in attempts):
+                return False
 
     async def clear_way(self, image: ImageName, containers: set[str]) -> None:
         """End what is half done with these containers, or with others of this image.
@@ -105,31 +130,31 @@ class Recovery:
                 raise SwapRefused(
                     f"another Lookout ({other}) is replacing {listed} right now", transient=True
                 )
-            if not await self._attempt(deploy):
-                raise SwapRefused(f"an interrupted swap of {listed} could not be ended yet", transient=True)
+            problem = await self._attempt(deploy)
+            if problem and not all(found.is_done for found in deploy):
+                raise SwapRefused(
+                    f"an interrupted swap of {listed} could not be ended yet: {problem}", transient=True
+                )
 
-    async def _attempt(self, deploy: Sequence[Found]) -> bool:
-        """End the swaps of one deploy; whether they are ended."""
+    async def _attempt(self, deploy: Sequence[Found]) -> str:
+        """End the swaps of one deploy; what keeps them from being ended, empty if they are."""
         involved = sorted({found.pair.name for found in deploy})
         if not self._locks.are_free(involved):
-            return False
+            return "a deploy has it in hand"
         try:
             if other := await self._other(deploy):
                 log.info("a swap of another Lookout is left to it", containers=involved, by=other)
-                return False
+                return f"another Lookout ({other}) has it in hand"
             async with self._locks.held(involved):
                 return await self._end(deploy)
-        except NotReady as exc:
-            log.warning("what had taken over was no good; the old containers serve again", error=str(exc))
         except Interrupted:
-            return False
+            return "Lookout is stopping"
         except (RollbackFailed, Stuck, EngineError, EngineUnavailable) as exc:
             log.error("an interrupted swap could not be ended yet", containers=involved, error=str(exc))
-            return False
-        except Exception:
+            return str(exc)
+        except Exception as exc:
             log.exception("an interrupted swap could not be ended; please report it", containers=involved)
-            return False
-        return True
+            return repr(exc)
 
     async def _other(self, deploy: Sequence[Found]) -> str:
         """Who else has it in hand; empty if nobody has."""
@@ -138,16 +163,17 @@ class Recovery:
                 continue
             at_work = await is_at_work(self._engine, found.by, own=self._by)
             # All new containers of a deploy are made before the first swap.
-            is_abandoned = found.age > ABANDONED_AFTER + sum(one.longest for one in deploy)
+            longest = CREATE * (len(deploy) - 1) + sum(one.longest for one in deploy)
+            is_abandoned = found.age > ABANDONED_AFTER + longest
             if at_work or (at_work is None and not is_abandoned):
                 return found.by
         return ""
 
-    async def _end(self, deploy: Sequence[Found]) -> bool:
-        """Finish or undo them; false where a stranger has the name of an old one that runs under another."""
+    async def _end(self, deploy: Sequence[Found]) -> str:
+        """Finish or undo them; returns what is left to be done."""
         swaps = [Swap(self._engine, found.pair, found.monitor, found=True) for found in deploy]
         sights = await asyncio.gather(*(swap.look() for swap in swaps))
-        decided = verdicts(sights)
+        decided = verdicts(sights, undoing=any(found.is_undone for found in deploy))
         for swap, sight, verdict in zip(swaps, sights, decided, strict=True):
             if any(walk(GOALS[verdict], sight)):
                 log.warning("a swap was interrupted", container=swap.name, verdict=verdict.value)
@@ -161,8 +187,13 @@ class Recovery:
                 rest.append(swap)
         if rest:
             rollout = Rollout(self._grouped(rest, deploy), parallelism=self._parallelism)
-            await (rollout.finish() if Verdict.FINISH in decided else rollout.undo_surely())
-        return not any(sight.name_taken and sight.old in (Life.UP, Life.LOOPING) for sight in sights)
+            try:
+                await (rollout.finish() if Verdict.FINISH in decided else rollout.undo_surely())
+            except NotReady as exc:
+                log.warning("what had taken over was no good; the old containers serve again", error=str(exc))
+            if not rollout.is_ended:
+                return "not every container could be removed"
+        return _left_to_strangers(swaps, sights)
 
     async def _adopt(self, swap: Swap) -> None:
         """There is nothing to go back to; a new container that cannot start must not hold up its successor."""
@@ -190,11 +221,12 @@ class Recovery:
         listed = await self._engine.listed()
         everyone = {container["Id"] for container in listed}
         replaced = {_labels(container).get(names.REPLACES) for container in listed}
+        undone = {_labels(one).get(names.DEPLOY) for one in listed if _is_back(one)}
         found: dict[str, list[Found]] = defaultdict(list)
         for container in listed:
             may_be = _may_be_half_done(container, everyone) and container["Id"] not in replaced
             if may_be and (one := await self._read(container["Id"])):
-                found[one.deploy].append(one)
+                found[one.deploy].append(replace(one, is_undone=one.deploy in undone))
         return [deploy for deploy in found.values() if _makes_sense(deploy)]
 
     async def _read(self, container_id: str) -> Found | None:
@@ -202,8 +234,8 @@ class Recovery:
         try:
             container = await self._engine.container(container_id)
             pair = _pair(container)
-            old = await self._inspect(pair.old_id)
-            served = await self._inspect(pair.served_id) if pair.stands_in else old
+            old = await self._engine.find(pair.old_id) if pair.old_id else None
+            served = await self._engine.find(pair.served_id) if pair.stands_in else old
             labels = _labels(container["Config"])
             monitor = Monitor.from_label(labels[names.MONITOR]) if names.MONITOR in labels else _NO_MONITOR
             return Found(
@@ -230,12 +262,6 @@ class Recovery:
             )
             return None
 
-    async def _inspect(self, key: str) -> Json | None:
-        try:
-            return await self._engine.container(key)
-        except NotFound:
-            return None
-
 
 def _labels(container: Json) -> dict[str, str]:
     return container.get("Labels") or {}
@@ -244,13 +270,34 @@ def _labels(container: Json) -> dict[str, str]:
 def _may_be_half_done(listed: Json, everyone: Collection[str]) -> bool:
     """Whether a container, as the engine lists it, is worth a closer look."""
     labels = _labels(listed)
-    name = str((listed.get("Names") or [""])[0]).lstrip("/")
+    name = listed_name(listed)
     if {labels.get(names.REPLACES), labels.get(names.LIVE)} & {*everyone}:
         return True
     if names.REPLACES in labels or names.ROLLBACK_FOR in labels:
         never_ran = listed["State"] == "created" and labels.get(names.SERVES) == "true"
         return never_ran or is_leftover_name(name)
     return _is_old(name, listed["Id"])
+
+
+def _is_back(listed: Json) -> bool:
+    """Whether it is a stand-in that has taken the place of what was run with --rm."""
+    return names.ROLLBACK_FOR in _labels(listed) and not is_leftover_name(listed_name(listed))
+
+
+def _left_to_strangers(swaps: Sequence[Swap], sights: Sequence[Sight]) -> str:
+    """Say where a stranger has the name of an old one; what is left to be done if that one runs."""
+    left = []
+    for swap, sight in zip(swaps, sights, strict=True):
+        if sight.name_taken and sight.old is not Life.GONE:
+            log.warning(
+                "another container has its name by now; the old one is kept under another",
+                container=swap.name,
+                old_id=swap.pair.old_id[:12],
+                next=f"remove either {swap.name} or {swap.pair.old_id[:12]}",
+            )
+            if sight.old in (Life.UP, Life.LOOPING):
+                left.append(f"another container has the name {swap.name}")
+    return "; ".join(left)
 
 
 def _is_old(name: str, container_id: str) -> bool:
@@ -277,7 +324,7 @@ def _pair(container: Json) -> Pair:
     labels, own = _labels(container["Config"]), str(container["Id"])
     if labels.get(names.MODE, names.STOP_FIRST) != names.STOP_FIRST:
         raise ValueError(f"the mode {labels[names.MODE]} is not known to this version of Lookout")
-    policy = container["HostConfig"].get("RestartPolicy") or {}
+    policy = policy_of(container)
     if _is_old(name_of(container), own):
         return Pair(final_name(name_of(container)), own, "", own, _unparked(container, policy), serves=True)
     is_new = names.REPLACES in labels
@@ -313,8 +360,11 @@ def _age(container: Json) -> float:
 
 
 def _longest(container: Json, served: Json | None, monitor: Monitor) -> float:
-    """Until it is ready, by what its stop, its health check and its monitor take at most."""
-    timeout = (served["Config"].get("StopTimeout") if served else None) or ENGINE_STOP_TIMEOUT
+    """From its creation until it is ready, by what its stop, health check and monitor take at most."""
+    timeout = served["Config"].get("StopTimeout") if served else None
+    timeout = ENGINE_STOP_TIMEOUT if timeout is None else timeout
+    if timeout < 0:
+        return math.inf
     check = container["Config"].get("Healthcheck")
     watched = max(health_patience(check) if check else 0, monitor.deploy_time)
     return float(timeout + watched + monitor.seconds)

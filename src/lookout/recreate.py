@@ -12,7 +12,7 @@ from lookout import layers, merge, mounts, names, networks, overrides, pins
 from lookout.errors import CopyRefused
 from lookout.layers import NOTHING, Layer
 from lookout.model import Json, Reference
-from lookout.names import name_of
+from lookout.names import name_of, policy_of
 from lookout.plan import Dropped, Plan
 from lookout.surroundings import Surroundings
 
@@ -102,12 +102,11 @@ def recreate(
 
 def _labels(container: Json, said: Json, reference: str, image_id: str) -> Json:
     """The user's labels, and those by which this swap can be finished or undone after a crash."""
-    policy = container["HostConfig"].get("RestartPolicy") or {"Name": "no"}
     swap = {
         names.REPLACES: container["Id"],
         names.NAME: name_of(container),
         names.MODE: names.STOP_FIRST,
-        names.RESTART: json.dumps(policy),
+        names.RESTART: json.dumps(policy_of(container)),
     }
     if reference.startswith("sha256:"):
         swap[names.IMAGE] = names.reference_of(container)

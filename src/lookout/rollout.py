@@ -68,9 +68,9 @@ class Rollout:
         """
         try:
             await _all_or_first_failure(swap.to(Goal.REPLACED) for swap in self._swaps)
-        except (NotReady, Stuck, EngineError, EngineUnavailable):
+        except (NotReady, Stuck, EngineError, EngineUnavailable) as exc:
             await self.undo_surely()
-            raise
+            raise NotReady(str(exc)) from exc
         await self.commit()
 
     async def undo_surely(self) -> None:
@@ -93,9 +93,12 @@ class Rollout:
         # The last first: what is down is there.
         restoring = (self._restore(group, slots) for group in reversed(self._groups))
         results = await asyncio.gather(*restoring, return_exceptions=True)
+        problems = [problem for problem in results if isinstance(problem, RollbackFailed)]
         for problem in results:
-            if problem:
+            if problem and problem not in problems:
                 raise problem
+        if problems:
+            raise RollbackFailed.joined(problems)
         for swap in self._swaps:
             await swap.clear()
 
@@ -130,7 +133,7 @@ class Rollout:
             raise
 
     async def _restore(self, group: Sequence[Swap], slots: asyncio.Semaphore) -> None:
-        problem: RollbackFailed | None = None
+        problems: list[RollbackFailed] = []
         async with slots:
             for swap in reversed(group):
                 await swap.halt()
@@ -138,9 +141,9 @@ class Rollout:
                 try:
                     await swap.restore()
                 except RollbackFailed as exc:
-                    problem = problem or exc
-        if problem:
-            raise problem
+                    problems.append(exc)
+        if problems:
+            raise RollbackFailed.joined(problems)
 
     async def _bring_back(self) -> Exception:
         """Undo all, and say why and who was to blame."""
@@ -188,6 +191,7 @@ def schedule(groups: Sequence[Group]) -> Iterator[str]:
     for plan in chain.from_iterable(groups):
         yield from _creation(plan.standin) if plan.standin else ()
         yield from _creation(plan)
+    ended: dict[str, Sight] = {}
     for group in groups:
         sights = {plan.name: expected(plan) for plan in group}
         for plan in reversed(group):
@@ -195,10 +199,13 @@ def schedule(groups: Sequence[Group]) -> Iterator[str]:
                 yield from _walk(plan, sights, Goal.STOPPED)
         for plan in group:
             yield from _walk(plan, sights, Goal.REPLACED)
+        ended |= sights
     plans = [*chain.from_iterable(groups)]
-    for plan in plans:
-        yield f"rename {old_name(plan.name, plan.old_id)} to {done_name(plan.name, plan.old_id)}"
-    yield from (f"remove {done_name(plan.name, plan.old_id)}" for plan in plans)
+    if len(plans) > 1:
+        yield from (f"see that {plan.name} is ready still" for plan in plans if plan.runs)
+    for goal in (Goal.SEALED, Goal.COMMITTED):
+        for plan in plans:
+            yield from _walk(plan, ended, goal)
 
 
 def _creation(plan: Plan) -> Iterator[str]:
@@ -211,7 +218,7 @@ def _creation(plan: Plan) -> Iterator[str]:
 
 def _walk(plan: Plan, sights: dict[str, Sight], goal: Goal) -> Iterator[str]:
     """The steps of the table, with the names that a person can look for."""
-    aside = old_name(plan.name, plan.old_id)
+    aside, done = old_name(plan.name, plan.old_id), done_name(plan.name, plan.old_id)
     words = {
         Step.MARK: f"rename {standin_name(plan.name, plan.old_id)} to {aside}"
         if plan.standin
@@ -221,6 +228,8 @@ def _walk(plan: Plan, sights: dict[str, Sight], goal: Goal) -> Iterator[str]:
         Step.NAME_NEW: f"rename {plan.new_name} to {plan.name}",
         Step.START: f"start {plan.name}",
         Step.WATCH: f"wait until {plan.name} is ready, else undo all of this",
+        Step.SEAL: f"rename {aside} to {done}",
+        Step.REMOVE_OLD: f"remove {done}",
     }
     for step in walk([goal], sights[plan.name]):
         sights[plan.name] = EFFECTS[step](sights[plan.name])

@@ -77,7 +77,7 @@ class Sight:
     new_named: Named
     live: Life | None = None
     marked: bool = False  # it was noted that the stop of what served begins
-    stopping: bool = False  # and this stop may have been asked for
+    stopping: bool = False  # its stop may have been asked for, and is not over
     serves: bool = True  # what is replaced ran before, so what is there in the end must run
     ready: bool = False  # the new one has been watched for long enough
     name_taken: bool = False  # a stranger has the name; looked for only where neither may have it
@@ -159,7 +159,7 @@ TABLE: Mapping[Goal, tuple[Rule[Step], ...]] = {
         _rule(
             Step.NAME_OLD,
             old=_THERE,
-            old_named=(Named.ASIDE, Named.DONE, Named.OTHER),
+            old_named=(Named.ASIDE, Named.OTHER),
             stood_in=False,
             name_taken=False,
         ),
@@ -207,15 +207,15 @@ _TOOK_OVER = _rule(
 )
 
 
-def verdicts(sights: Sequence[Sight]) -> list[Verdict]:
-    """How to end each swap of one deploy: all are committed in the end, or all undone."""
+def verdicts(sights: Sequence[Sight], *, undoing: bool = False) -> list[Verdict]:
+    """How to end each swap of one deploy: all are committed in the end, or all undone, as has begun."""
     found = [_verdict(sight) for sight in sights]
     if Verdict.COMMIT in found:
         return [
             Verdict.COMMIT if _TOOK_OVER.fits(sight) else verdict
             for sight, verdict in zip(sights, found, strict=True)
         ]
-    if Verdict.UNDO in found:
+    if undoing or Verdict.UNDO in found:
         return [Verdict.UNDO if verdict is Verdict.FINISH else verdict for verdict in found]
     return found
 
@@ -231,6 +231,7 @@ EFFECTS: Mapping[Step, Callable[[Sight], Sight]] = {
         sight,
         old=Life.DOWN if sight.old in _MOVES else sight.old,
         live=None if sight.live is None else Life.GONE,
+        stopping=False,
     ),
     Step.SEAL: lambda sight: replace(sight, old_named=Named.DONE),
     Step.SET_ASIDE: lambda sight: replace(sight, old_named=Named.ASIDE),

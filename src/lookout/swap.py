@@ -10,11 +10,11 @@ import structlog
 from lookout.engine import Engine
 from lookout.errors import EngineError, EngineUnavailable, NotFound, NotReady, RollbackFailed, Stuck
 from lookout.model import Json
-from lookout.names import name_of
+from lookout.names import name_of, policy_of
 from lookout.pair import Pair, life_of, mark_of, named
 from lookout.patience import Patience
-from lookout.ready import Monitor, has_crashed, wait_until_ready
-from lookout.refusals import Refusals
+from lookout.ready import Monitor, has_crashed, has_ended_well, wait_until_ready
+from lookout.refusals import Refusals, insisting
 from lookout.steps import Goal, Life, Named, Sight, Step, next_step
 from lookout.unbroken import unbroken
 
@@ -23,6 +23,7 @@ SETTLE = 1.0  # seconds that the old container must run again before a rollback 
 STOP_IN_A_HURRY = 2  # seconds that the old container gets then
 STOP_WITHIN = 10  # seconds that a container which is no good gets to stop, whatever its own timeout
 GONE_WITHIN = 60.0  # seconds in which an engine removes a stopped container that was run with --rm
+LOOK_EVERY = 0.5  # seconds in which that shows, also if its event came before it was listened for
 
 #: Refused on the way back, these are no reason to fail: the new one is removed by force in the end.
 DISPENSABLE = {Step.STOP_NEW, Step.PUT_ASIDE}
@@ -50,6 +51,9 @@ class Swap:
         self._is_to_run = False
         self._tail = ""
         self._stopped_at: float | None = None
+        self._is_stop_over = False
+        self._has_ended_well = False  # the old one, after it was started again: it does one job
+        self._refused_start: EngineError | None = None
         self._log = log.bind(container=pair.name)
         self._surely = Patience(self._log)
 
@@ -74,8 +78,8 @@ class Swap:
 
     async def check_again(self) -> None:
         """See that the new container is still good, after others were replaced; raises NotReady."""
-        if self.pair.serves:
-            await self._surely(wait_until_ready, self._engine, self.pair.new_id, self._monitor.once_more())
+        self._ready, self._monitor = False, self._monitor.once_more()
+        await self.to(Goal.REPLACED)
 
     async def seal(self) -> None:
         """Note on the old container that it does not come back: the first step of a commit."""
@@ -83,7 +87,15 @@ class Swap:
             await self.to(Goal.SEALED)
 
     async def commit(self) -> None:
-        """Remove the old container; one that the engine keeps is left for the next recovery."""
+        """Remove the old container, and see that the new one runs on."""
+        await self._remove_old()
+        await self._surely(self._start_if_its_engine_died)
+        self._log.info("replaced", old_id=self.pair.old_id[:12], new_id=self.pair.new_id[:12])
+        if self.pair.chooses_ports:
+            await self._report_ports()
+
+    async def _remove_old(self) -> None:
+        """One that the engine keeps is left for the next recovery."""
         try:
             await self.to(Goal.COMMITTED)
             self.is_ended = True
@@ -93,14 +105,10 @@ class Swap:
                 error=str(exc),
                 next=f"remove it by hand: docker rm {self.pair.old_id[:12]}",
             )
-        await self._surely(self._start_if_its_engine_died)
-        self._log.info("replaced", old_id=self.pair.old_id[:12], new_id=self.pair.new_id[:12])
-        if self.pair.chooses_ports:
-            await self._report_ports()
 
     async def _start_if_its_engine_died(self) -> None:
         """It was ready, and with its engine it went down in the middle of the commit, if its policy is so."""
-        new = await self._inspect(self.pair.new_id) if self.engine_was_away and self._is_to_run else None
+        new = await self._engine.find(self.pair.new_id) if self.engine_was_away and self._is_to_run else None
         if new and life_of(new) is Life.DOWN and name_of(new) == self.name:
             self._log.warning("it ran until its engine died; starting it again")
             try:
@@ -123,7 +131,7 @@ class Swap:
 
     def note_end(self) -> None:
         """Log that no time is left, and what a person can do, if something was stopped."""
-        if self._stopped_at is not None and not self._serves_again:
+        if (self._found or self._stopped_at is not None) and not self._serves_again:
             self._log.critical(
                 "ended in the middle of a swap",
                 old_id=self.pair.old_id[:12],
@@ -139,23 +147,28 @@ class Swap:
 
     async def restore(self) -> None:
         """Bring the old container back. Raises RollbackFailed, and keeps the new one, if it can't."""
-        sight = await self.look()
-        if sight.old is Life.GONE and not sight.stood_in:
-            with suppress(Stuck, EngineError, EngineUnavailable):
-                await self.to(Goal.ADOPTED)
-            self.is_ended = True
-            raise RollbackFailed(
-                self.name,
-                "the old container was removed by somebody else, so the new one stays",
-                f"docker start {self.name}",
-            )
         try:
+            sight = await self.look()
+            if sight.old is Life.GONE and not sight.stood_in:
+                await self._adopt()
             await self.to(Goal.RESTORED)
-        except Stuck as exc:
-            raise RollbackFailed(self.name, exc.message, await self._command()) from exc
+        except (Stuck, EngineError) as exc:
+            why = exc.message if isinstance(exc, Stuck) else str(exc)
+            raise RollbackFailed(self.name, why, await self._command()) from exc
         self._serves_again = True
         if next_step(Goal.RESTORED, sight):
             self._log.info("the old container runs again")
+
+    async def _adopt(self) -> None:
+        """Keep the new one, for there is nothing to go back to."""
+        with suppress(Stuck, EngineError, EngineUnavailable):
+            await self.to(Goal.ADOPTED)
+        self.is_ended = True
+        raise RollbackFailed(
+            self.name,
+            "the old container was removed by somebody else, so the new one stays",
+            f"docker start {self.name}",
+        )
 
     async def clear(self) -> None:
         """Remove the new container, with its own fresh volumes; those that it shares have names, and stay."""
@@ -173,8 +186,8 @@ class Swap:
         """Take steps until the goal is reached.
 
         No answer is believed: whether a step was taken is for the next look to say. Raises NotReady where
-        the new container is no good, the engine's error where it refuses a step of the way there, and
-        Stuck where it refused one of the way back and all others were taken.
+        the new container is no good, the engine's error where it refuses a step of the way there, or any
+        look, and Stuck where it refused a step of the way back and all others were taken, or all looks.
         """
         refusals = Refusals(
             back=goal in WAY_BACK,
@@ -185,11 +198,11 @@ class Swap:
         before: Step | None = None
         problem: EngineError | EngineUnavailable | None = None
         for _ in range(MOST_STEPS):
-            step = next_step(goal, await self.look(), skipping=refusals.final)
+            step = next_step(goal, await self._look_for(refusals), skipping=refusals.final)
             if step is None:
                 break
             if step is before:
-                await refusals.note(step, problem or EngineError(step.value, 200, "it is not done"))
+                await refusals.note(step, problem)
                 before = None
                 continue
             refusals.forget(before)
@@ -210,8 +223,16 @@ class Swap:
         return None
 
     async def look(self) -> Sight:
-        """What is seen of it now; waits for an engine that is away."""
-        return await self._surely(self._look)
+        """What is seen of it now; waits for an engine that is away. Raises EngineError if it goes on refusing."""
+        return await self._surely(insisting, self._look, in_a_hurry=self.in_a_hurry)
+
+    async def _look_for(self, refusals: Refusals) -> Sight:
+        try:
+            return await self.look()
+        except EngineError as exc:
+            if refusals.back:
+                raise Stuck(self.name, str(exc)) from exc
+            raise
 
     async def _log_tail(self) -> str:
         """The last lines say why the new container was no good, and go with it. Some drivers cannot be read."""
@@ -233,20 +254,25 @@ class Swap:
 
     async def _command(self) -> str:
         """What a person can do about it."""
-        old = await self._surely(self._inspect, self.pair.old_id)
+        old: Json | None = None
+        with suppress(EngineError):
+            old = await self._surely(self._engine.find, self.pair.old_id)
         if old and name_of(old) != self.name:
             return f"docker rename {name_of(old)} {self.name} && docker start {self.name}"
+        if old and life_of(old) is Life.UP and self._is_marked(old):
+            return f"docker update --restart={_as_option(self.pair.policy)} {self.name}"
         return f"docker start {self.name}"
 
     # Look
 
     async def _look(self) -> Sight:
         old, new, live = await asyncio.gather(
-            self._inspect(self.pair.old_id),
-            self._inspect(self.pair.new_id),
-            self._inspect(self.pair.served_id if self.pair.stands_in else ""),
+            self._find(self.pair.old_id),
+            self._find(self.pair.new_id),
+            self._find(self.pair.served_id if self.pair.stands_in else ""),
         )
         marked = self._is_marked(old)
+        self._note_end_of_stop(live if self.pair.stands_in else old)
         names = (named(old, self.pair), named(new, self.pair))
         return Sight(
             old=life_of(old),
@@ -256,8 +282,8 @@ class Swap:
             # One that the engine is removing has not stopped before it is gone.
             live=(Life.UP if live else Life.GONE) if self.pair.stands_in else None,
             marked=marked,
-            stopping=marked and (self._found or self._stopped_at is not None),
-            serves=self.pair.serves,
+            stopping=not self._is_stop_over and (self._stopped_at is not None or (self._found and marked)),
+            serves=self.pair.serves and not self._has_ended_well,
             ready=self._ready,
             name_taken=await self._is_taken()
             if self._may_be_taken(old) and Named.OWN not in names
@@ -269,23 +295,24 @@ class Swap:
         return self._found or old is None
 
     async def _is_taken(self) -> bool:
-        holder = await self._inspect(self.pair.name)
+        holder = await self._engine.find(self.pair.name)
         return bool(holder) and holder["Id"] != self.pair.served_id  # type: ignore[index]
 
-    async def _inspect(self, key: str) -> Json | None:
-        try:
-            return await self._engine.container(key) if key else None
-        except NotFound:
-            return None
+    async def _find(self, key: str) -> Json | None:
+        return await self._engine.find(key) if key else None
+
+    def _note_end_of_stop(self, served: Json | None) -> None:
+        """What is down once, stays so as far as that stop goes."""
+        if life_of(served) not in (Life.UP, Life.LOOPING):
+            self._is_stop_over = True
 
     def _is_marked(self, old: Json | None) -> bool:
         if not old:
             return False
         if self.pair.stands_in:
             return name_of(old) == self.pair.old_name
-        current = (old["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
-        own = self.pair.policy.get("Name") or "no"
-        return bool(current == mark_of(self.pair.policy)["Name"] != own)
+        mark = mark_of(self.pair.policy)["Name"]
+        return bool(policy_of(old)["Name"] == mark != self.pair.policy["Name"])
 
     # Act
 
@@ -320,6 +347,7 @@ class Swap:
     async def _stop(self) -> None:
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
+        self._is_stop_over = False
         within = STOP_IN_A_HURRY if self.in_a_hurry else None
         for container in dict.fromkeys((self.pair.served_id, self.pair.old_id)):
             with suppress(NotFound):
@@ -329,20 +357,34 @@ class Swap:
 
     async def _wait_until_gone(self) -> None:
         deadline = time.monotonic() + GONE_WITHIN
-        while await self._inspect(self.pair.served_id):
-            if time.monotonic() > deadline:
-                raise EngineUnavailable(f"remove {self.pair.served_id}", "it has stopped, and is still there")
-            await asyncio.sleep(0.02)
+        async with self._engine.changes_of_state(self.pair.served_id) as changed:
+            while await self._engine.find(self.pair.served_id):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise EngineUnavailable(
+                        f"stop {self.pair.served_id}", "it was run with --rm, has stopped, and is still there"
+                    )
+                await changed(min(LOOK_EVERY, left))
 
     async def _start(self) -> None:
         self.was_tried = True
         self._surely.was_needed = False  # whatever was before, from here on the new one is tried
-        await self._engine.start(self.pair.new_id)
+        try:
+            await self._engine.start(self.pair.new_id)
+        except EngineError as exc:
+            self._refused_start = exc
+            raise
         if self._stopped_at:
             self._log.info("started", downtime_seconds=round(time.monotonic() - self._stopped_at, 2))
 
     async def _watch(self) -> None:
-        self._is_to_run = await wait_until_ready(self._engine, self.pair.new_id, self._monitor)
+        try:
+            self._is_to_run = await wait_until_ready(self._engine, self.pair.new_id, self._monitor)
+        except NotReady:
+            # With --rm, one that could not be started is gone.
+            if self._refused_start and not await self._engine.find(self.pair.new_id):
+                raise self._refused_start from None
+            raise
         self._ready = True
 
     async def _stop_new(self) -> None:
@@ -357,7 +399,8 @@ class Swap:
             await unbroken(self._engine.start(self.pair.old_id))
         await asyncio.sleep(0 if self.in_a_hurry else SETTLE)
         old = await self._engine.container(self.pair.old_id)
-        if not (old["State"]["Running"] or has_crashed(old)):
+        self._has_ended_well = has_ended_well(old)
+        if not (old["State"]["Running"] or has_crashed(old) or self._has_ended_well):
             raise EngineError(
                 f"keep {self.name} running",
                 0,
@@ -372,3 +415,9 @@ class Swap:
             if endpoint.get("NetworkID") not in networks and name in networks.values():
                 kept = {key: endpoint.get(key) for key in ("IPAMConfig", "Aliases", "Links", "DriverOpts")}
                 await self._engine.attach(name, self.pair.old_id, kept)
+
+
+def _as_option(policy: Json) -> str:
+    """A restart policy as `docker run` takes it."""
+    count = policy.get("MaximumRetryCount")
+    return f"{policy['Name']}:{count}" if count else str(policy["Name"])

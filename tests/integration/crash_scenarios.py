@@ -1,6 +1,5 @@
 """What is being deployed when something dies, and how it must look in the end."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,11 +46,6 @@ class Scenario:
     @property
     def tag(self) -> str:
         return NEW if self.ends == "new" else OLD
-
-    def expected(self) -> Iterator[tuple[Part, str]]:
-        """Each container, and the tag that it runs in the end; none for one that keeps its own image."""
-        for part in self.parts:
-            yield part, "" if part.parent else self.tag
 
 
 WEB = Part("web", 10)

@@ -179,7 +179,7 @@ class Play:
             self._plan(fault)
         environment = {"SqsQueueUrl": self.queue_url, "DOCKER_HOST": self._line.docker_host, **SETTINGS}
         environment |= self.ground.sqs.environment()
-        self.lookouts.append(RunningLookout(environment | settings, self.ground.folder, **PACE))
+        self.lookouts.append(RunningLookout(environment | settings, self.ground.folder, forked=True, **PACE))
         return self.lookouts[-1]
 
     def _plan(self, fault: Fault) -> None:

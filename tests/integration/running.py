@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import lookout
+from tests.integration.forked import Forked
 
 Event = dict[str, Any]
 
@@ -27,17 +28,14 @@ ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": CODE, "LogFormat": "json", "Log
 class RunningLookout:
     """Starts Lookout with these variables and nothing else, and collects the events that it logs."""
 
-    def __init__(self, environment: Mapping[str, str], cwd: Path, **pace: float) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], cwd: Path, *, forked: bool = False, **pace: float
+    ) -> None:
+        """`forked` from a process that has imported everything before, it starts sooner."""
         self.events: list[Event] = []
         self._news = threading.Condition()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND.format(pace=pace)],
-            env={**ENVIRONMENT, **environment},
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        variables = {**ENVIRONMENT, **environment}
+        self._process = Forked(variables, cwd, pace) if forked else _started(variables, cwd, pace)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -50,8 +48,8 @@ class RunningLookout:
         self._process.wait()
         self._reader.join()
         for pipe in (self._process.stdout, self._process.stderr):
-            assert pipe
-            pipe.close()
+            if pipe:
+                pipe.close()
 
     def wait_for(self, event: str, *, seconds: float = 40, count: int = 1, **fields: object) -> Event:
         """The count-th event of this name with these fields; fails with all that was logged instead."""
@@ -106,3 +104,14 @@ class RunningLookout:
             with self._news:
                 self.events.append(json.loads(line))
                 self._news.notify_all()
+
+
+def _started(environment: Mapping[str, str], cwd: Path, pace: Mapping[str, float]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND.format(pace=dict(pace))],
+        env=dict(environment),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

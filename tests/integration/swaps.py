@@ -1,8 +1,9 @@
 """What the tests of single swaps share: how to get into the middle of one, and what it has come to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
@@ -101,6 +102,24 @@ async def turns() -> None:
 def be_good(line: FaultProxy) -> None:
     """Plan no fault any more."""
     line.meet("nothing ever", lambda: None)
+
+
+@contextmanager
+def always(lie: Callable[..., None], pattern: str, *how: int) -> Iterator[None]:
+    """Let a line do this to each request of this pattern: `always(line.answer, pattern, 500)`."""
+    is_over = False
+
+    def is_meant(request: str) -> bool:
+        return not is_over and bool(re.search(pattern, request))
+
+    def again() -> None:
+        lie(is_meant, *how, action=again)
+
+    again()
+    try:
+        yield
+    finally:
+        is_over = True
 
 
 async def killed_at(

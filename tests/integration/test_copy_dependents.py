@@ -11,10 +11,12 @@ from structlog.typing import EventDict
 from lookout.engine import Engine
 from lookout.model import Json, Outcome
 from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import clone, leftovers, request_for
 from tests.integration.queues import said, until
+from tests.integration.swaps import flag
 from tests.integration.watching import Watch, exists, served, state, volumes
 
 pytestmark = pytest.mark.engine
@@ -517,6 +519,37 @@ async def test_deploys_of_a_container_and_of_its_dependent_at_the_same_time_take
     assert [inspect(name)["Config"]["Image"] for name in (vpn, child)] == [*images]
     assert inspect(child)["HostConfig"]["NetworkMode"] == f"container:{inspect(vpn)['Id']}"
     assert has_eth0(engine, child)
+    assert served(engine, vpn, "http://127.0.0.1:8081/") == "2"
+    assert not leftovers(engine)
+
+
+async def test_a_deploy_of_a_dependent_waits_for_one_of_its_container_that_watches_its_copy(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+) -> None:
+    """Then the copy is no container of another Lookout, for which nobody knows when it will be done."""
+    vpn = make_container(app_image("1"), "vpn")
+    own = app_image("1").replace("/api:1", "/child")
+    for tag in ("1", "2"):
+        make_image(engine, f"{own}:{tag}")
+        push(engine, f"{own}:{tag}")
+    child = make_container(f"{own}:1", "child", f"--network=container:{vpn}", "--env=PORT=8081")
+    images, deployer = (app_image("2"), f"{own}:2"), make_deployer(monitor=2)
+    is_watched, watches = flag()
+    line.meet(r"POST .*/start", watches, nth=2, when="after")
+
+    first = asyncio.create_task(deployer.deploy(request_for(images[0])))
+    await asyncio.wait_for(is_watched.wait(), 20)
+    second = await deployer.deploy(request_for(images[1]))
+
+    assert (await first).containers == (vpn, child)
+    assert (second.outcome, second.containers) == (Outcome.DEPLOYED, (child,)), second.reason
+    assert [inspect(name)["Config"]["Image"] for name in (vpn, child)] == [*images]
+    assert inspect(child)["HostConfig"]["NetworkMode"] == f"container:{inspect(vpn)['Id']}"
     assert served(engine, vpn, "http://127.0.0.1:8081/") == "2"
     assert not leftovers(engine)
 

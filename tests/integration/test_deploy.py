@@ -5,11 +5,12 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 from structlog.typing import EventDict
 
-from lookout.engine import Credentials
+from lookout.engine import Credentials, Engine
 from lookout.errors import Interrupted
 from lookout.identity import identity
 from lookout.model import DeployRequest, Json, Outcome
@@ -20,6 +21,7 @@ from testbed.registry import Registry
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.swaps import flag
+from tests.integration.watching import Watch, state
 
 pytestmark = pytest.mark.engine
 
@@ -303,6 +305,81 @@ async def test_a_repair_that_goes_on_does_not_keep_lookout_from_ending(
     with thief:
         thief.kill()
     engine.docker("rm", "-f", "-v", name)
+
+
+async def test_a_container_that_an_api_client_made_without_a_restart_policy_comes_back_without_one(
+    app_image: AppImage,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    connection: Engine,
+) -> None:
+    """As Compose makes them. An engine takes no such policy back, so from then on its name is `no`."""
+    one, bad = app_image("1"), app_image("2", changes=['CMD ["false"]'])
+    name = f"lookout-test-{secrets.token_hex(4)}"
+    await connection.api()
+    await connection.start(await connection.create(name, {"Image": one, "HostConfig": {}}))
+    try:
+        old, watch = inspect(name), Watch(engine)
+        report = await deploy(bad)
+        back = inspect(name)
+        assert report.outcome is Outcome.ROLLED_BACK
+        assert (back["Id"], back["State"]["Running"]) == (old["Id"], True)
+        assert back["HostConfig"] == old["HostConfig"] | {
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}
+        }
+        done = [event["Action"] for event in watch.events("container") if event["Actor"]["ID"] == old["Id"]]
+        assert [done.count(action) for action in ("stop", "start")] == [1, 1]
+        assert (await deploy(app_image("3"))).outcome is Outcome.DEPLOYED
+        assert not leftovers(engine)
+    finally:
+        engine.docker("rm", "-f", "-v", name)
+
+
+async def test_a_job_that_is_quickly_done_is_brought_back_once(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+) -> None:
+    """What comes back may end well in a moment: it is not started again and again until it stays."""
+    job = app_image("1", changes=['CMD ["sh", "-c", "test -e /done || { touch /done; sleep 9999; }"]'])
+    name, watch = make_container(job, "job", "--stop-timeout=0"), Watch(engine)
+    report = await make_deployer().deploy(request_for(app_image("2", changes=['CMD ["false"]'])))
+    assert report.outcome is Outcome.ROLLED_BACK
+    (old_id, runs) = state(engine, name)
+    started = [event["Actor"]["ID"] for event in watch.events("container") if event["Action"] == "start"]
+    assert (runs, started.count(old_id)) == (False, 1)
+    assert not leftovers(engine)
+
+
+async def test_how_a_deploy_ended_is_told_though_lookout_is_asked_to_stop_just_then(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    connection: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else its message would go back, and the bad image be tried again."""
+    name, bad = make_container(app_image("1"), "api"), app_image("2", changes=['CMD ["false"]'])
+    stopping = asyncio.Event()
+    deployer = make_deployer(stopping=stopping)
+    moments = iter(["2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"])
+
+    async with AsyncExitStack() as stack:
+
+        async def started() -> str:
+            """As if the engine had died; the second time, another deploy has the container, and Lookout is to stop."""
+            moment = next(moments)
+            if moment.endswith("1Z"):
+                await stack.enter_async_context(deployer._locks.held([name]))
+                stopping.set()
+            return moment
+
+        monkeypatch.setattr(connection, "started", started)
+        report = await deployer.deploy(request_for(bad))
+    assert report.outcome is Outcome.ROLLED_BACK
 
 
 # A failure after the stop

@@ -11,16 +11,19 @@ from lookout.model import Outcome
 from lookout.names import final_name
 from lookout.steps import Sight, Verdict, verdicts
 from testbed.engine import PrivateEngine
-from testbed.faultproxy import FaultProxy
+from testbed.faultproxy import FaultProxy, When
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import said, until
-from tests.integration.swaps import be_good, beside, impatient, killed, killed_at, settled_soon
+from tests.integration.swaps import always, beside, impatient, killed, killed_at, settled_soon
 from tests.integration.watching import Watch, exists, state
 
 pytestmark = pytest.mark.engine
 
 NEXT_START = r"POST .*/start"
+REMOVAL = r"DELETE .*/containers/"
+UNHEALTHY = "HEALTHCHECK --interval=500ms --timeout=1s --retries=2 CMD false"
+NAME_TAKEN = "another container has its name by now"
 SOON = 10  # seconds in which a recovery that has nothing to wait for must be over
 
 
@@ -92,6 +95,8 @@ async def test_an_old_container_whose_name_belongs_to_a_stranger_now_stays_down_
     deployer = make_deployer()
     await deployer.recover()
 
+    (event,) = said(logs, NAME_TAKEN)
+    assert (event["container"], event["next"]) == (name, f"remove either {name} or {old[:12]}")
     assert state(engine, old) == (old, False)
     touched = [touch for touch in watch.touches() if touch[0] != "update"]
     assert not touched, "but for the restart policy of the old one"
@@ -104,6 +109,41 @@ async def test_an_old_container_whose_name_belongs_to_a_stranger_now_stays_down_
     assert (report.outcome, report.containers) == (Outcome.DEPLOYED, (name,))
     assert inspect(name)["Config"]["Image"] == four
     assert state(engine, old) == (old, False)
+
+
+async def test_an_old_container_that_was_started_beside_a_stranger_who_has_its_name_is_for_its_user_to_sort_out(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    logs: list[EventDict],
+) -> None:
+    """Which of the two is to serve only its user knows; until then neither is deployed."""
+    name = make_container(app_image("1"), "api", "--restart=always")
+    old, two, three = state(engine, name)[0], app_image("2"), app_image("3")
+    await killed_at(line, NEXT_START, make_deployer(), two)
+    engine.docker("rm", name)
+    make_container(two, "api")
+    engine.docker("start", old)
+    stranger, watch = state(engine, name), Watch(engine)
+
+    deployer = make_deployer(repair_every=3600)
+    await deployer.recover()
+
+    (event,) = said(logs, NAME_TAKEN)
+    assert (event["container"], event["next"]) == (name, f"remove either {name} or {old[:12]}")
+    report = await deployer.deploy(request_for(three))
+    assert (report.outcome, report.transient) == (Outcome.FAILED, True)
+    assert f"another container has the name {name}" in report.reason
+    assert not watch.touches()
+    assert (state(engine, name), state(engine, old)) == (stranger, (old, True))
+
+    engine.docker("rm", "--force", name)
+    await deployer.recover()
+    assert state(engine, name) == (old, True)
+    assert (await deployer.deploy(request_for(three))).outcome is Outcome.DEPLOYED
+    assert not leftovers(engine)
 
 
 # The old one is gone
@@ -184,22 +224,80 @@ async def test_an_old_container_that_could_not_be_removed_does_not_come_back_whe
     name = make_container(app_image("1"), "api", "--restart=always")
     old, two, deployer = state(engine, name)[0], app_image("2"), make_deployer()
 
-    def refuse() -> None:
-        line.answer(rf"DELETE .*{old}", 500, action=refuse)
-
-    refuse()
-    assert (await deployer.deploy(request_for(two))).outcome is Outcome.DEPLOYED
-    assert leftovers(engine) == [f"{name}.lookout-done.{old[:12]}"]
-    new = state(engine, name)[0]
-    engine.docker("stop", name)
-    await deployer.close()
-    be_good(line)
+    with always(line.answer, REMOVAL, 500):
+        assert (await deployer.deploy(request_for(two))).outcome is Outcome.DEPLOYED
+        assert leftovers(engine) == [f"{name}.lookout-done.{old[:12]}"]
+        new = state(engine, name)[0]
+        engine.docker("stop", name)
+        await deployer.close()
 
     await make_deployer().recover()
 
     assert not leftovers(engine)
     assert not exists(engine, old)
     assert state(engine, name) == (new, False)
+
+
+# It cannot be removed
+
+
+@pytest.mark.parametrize(
+    ("when", "changes", "left", "status"),
+    [("before", [], "new", 500), ("after", [], "done", 409), ("after", [UNHEALTHY], "new", 409)],
+    ids=["undone", "finished", "no good"],
+)
+async def test_what_the_engine_refuses_to_remove_at_the_end_of_a_swap_is_removed_by_a_later_repair(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    when: When,
+    changes: list[str],
+    left: str,
+    status: int,
+) -> None:
+    """The new one where the old one came back, and the old one where the new one has proven itself."""
+    impatient(monkeypatch)
+    name = make_container(app_image("1"), "api", "--restart=always")
+    old, two = state(engine, name)[0], app_image("2", changes=changes)
+    await killed_at(line, NEXT_START, make_deployer(), two, when=when)
+
+    with always(line.answer, REMOVAL, status):
+        await make_deployer(repair_every=0.2).recover()
+        assert leftovers(engine) == [f"{name}.lookout-{left}.{old[:12]}"]
+
+    await until(lambda: not leftovers(engine))
+    now, runs = state(engine, name)
+    assert runs
+    assert (now == old) == exists(engine, old) == (left == "new")
+
+
+async def test_old_containers_that_cannot_be_removed_hold_up_no_later_tag_and_go_when_the_engine_lets_them(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    impatient(monkeypatch)
+    name = make_container(app_image("1"), "api", "--restart=always")
+    deployer, done = make_deployer(repair_every=3600), set[str]()
+
+    with always(line.answer, REMOVAL, 500):
+        for image in (app_image("2"), app_image("3")):
+            done.add(f"{name}.lookout-done.{state(engine, name)[0][:12]}")
+            report = await deployer.deploy(request_for(image))
+            assert (report.outcome, report.containers) == (Outcome.DEPLOYED, (name,))
+            assert {*leftovers(engine)} == done
+    new = state(engine, name)
+
+    await deployer.recover()
+
+    assert not leftovers(engine)
+    assert state(engine, name) == new
 
 
 # Labels that mean nothing
@@ -221,11 +319,11 @@ async def test_a_swap_whose_recovery_fails_in_a_way_that_nobody_thought_of_holds
     await killed_at(line, r"POST .*/stop", make_deployer(), two, other_two, nth=2)
     decide, asked = verdicts, []
 
-    def fails_once(sights: Sequence[Sight]) -> list[Verdict]:
+    def fails_once(sights: Sequence[Sight], *, undoing: bool) -> list[Verdict]:
         asked.append(sights)
         if len(asked) == 1:
             raise RuntimeError("nobody thought of this")
-        return decide(sights)
+        return decide(sights, undoing=undoing)
 
     monkeypatch.setattr("lookout.recovery.verdicts", fails_once)
     deployer = make_deployer(repair_every=3600)

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def start(engine: PrivateEngine, sqs: LocalSqs, queue_url: str, tmp_path: Path) 
     """Start Lookout on the test's queue; keyword arguments are its settings, `pace` its waits."""
     started: list[RunningLookout] = []
 
-    def make(*, pace: dict[str, float] | None = None, **variables: str) -> RunningLookout:
+    def make(*, pace: dict[str, Any] | None = None, **variables: str) -> RunningLookout:
         environment = {"SqsQueueUrl": queue_url, "DOCKER_HOST": engine.docker_host, "MonitorSeconds": "1"}
         started.append(RunningLookout(environment | sqs.environment() | variables, tmp_path, **(pace or {})))
         return started[-1]

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 
 from lookout.model import Outcome
 from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import until
+from tests.integration.swaps import killed_at
 from tests.integration.test_copy_dependents import has_eth0
+from tests.integration.test_swap_replicas import PICKY
 from tests.integration.watching import Watch, page, state, volumes
 
 pytestmark = [pytest.mark.engine]
@@ -43,10 +47,11 @@ async def test_case_45_a_good_image_takes_over_with_the_data_and_the_option(
     assert not leftovers(engine)
 
 
+#: What its command writes, and what the report says of it, if it was seen before it was gone.
 BAD = {
-    '["sh", "-c", "echo bad news; exit 3"]': "bad news",
-    '["/nonexistent"]': "",
-    '["sh", "-c", "echo slow news >&2; sleep 1"]': "slow news",
+    '["sh", "-c", "echo bad news; exit 3"]': ("bad news", "it is gone|exited with code 3"),
+    '["/nonexistent"]': ("", "no such file or directory"),
+    '["sh", "-c", "echo slow news >&2; sleep 1"]': ("slow news", "it is gone|exited with code 0"),
 }
 
 
@@ -68,7 +73,9 @@ async def test_case_45_a_bad_image_leaves_a_container_like_the_old_one(
     old, before = inspect(name), volumes(engine)
     report = await deploy(app_image("2", changes=[*WITH_DATA, f"CMD {command}"]), monitor=1.5)
     assert report.outcome is Outcome.ROLLED_BACK
-    assert BAD[command] in report.log_tail, "although its log went with it"
+    says, reason = BAD[command]
+    assert says in report.log_tail, "although its log went with it"
+    assert re.search(reason, report.reason)
     back = inspect(name)
     assert (back["State"]["Running"], back["Image"]) == (True, old["Image"])
     assert back["HostConfig"] == old["HostConfig"] | {"Binds": back["HostConfig"]["Binds"]}
@@ -99,6 +106,31 @@ async def test_a_cancelled_swap_leaves_a_container_like_the_old_one(
     with pytest.raises(asyncio.CancelledError):
         await deploying
     assert (inspect(name)["State"]["Running"], inspect(name)["Image"]) == (True, old["Image"])
+    assert not leftovers(engine)
+
+
+async def test_two_of_which_one_had_come_back_when_lookout_was_killed_are_both_back_after_the_recovery(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+) -> None:
+    """The new one of the first is up and good, and does not stay beside the old image of the second."""
+    one, picky = app_image("1"), app_image("2", changes=PICKY)
+    names = [make_container(one, "a", "--rm"), make_container(one, "b", "--rm", "--env=FAIL=1")]
+    olds = [inspect(name) for name in names]
+    await killed_at(line, r"POST .*/start", make_deployer(), picky, nth=3, when="after")
+    first, second = (inspect(name) for name in names)
+    assert (first["Config"]["Image"], first["State"]["Running"]) == (picky, True)
+    assert (second["Image"], second["State"]["Running"]) == (olds[1]["Image"], True)
+
+    await make_deployer().recover()
+
+    for name, old in zip(names, olds, strict=True):
+        assert (inspect(name)["State"]["Running"], inspect(name)["Image"]) == (True, old["Image"])
+    assert inspect(names[1])["State"] == second["State"]
     assert not leftovers(engine)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from structlog.typing import EventDict
 
 from lookout.engine import Engine
 from lookout.model import Outcome
@@ -12,8 +13,9 @@ from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy, When
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
-from tests.integration.swaps import DEAF, assert_back
-from tests.integration.watching import exists
+from tests.integration.queues import said, until
+from tests.integration.swaps import DEAF, SLOW_TO_STOP, always, assert_back, be_good, impatient
+from tests.integration.watching import Watch, exists, state
 
 pytestmark = pytest.mark.engine
 
@@ -42,10 +44,8 @@ def after(pattern: str, lie: Lie) -> Lie:
 
 
 FORWARD: dict[str, Sequence[Lie]] = {
-    "create and stop": (
-        *(cut(CREATE), answer(500, CREATE, when="after"), answer(500, UPDATE, when="after")),
-        *(cut(STOP), answer(304, STOP)),
-    ),
+    "create": (cut(CREATE), answer(500, CREATE, when="after")),
+    "stop": (answer(500, UPDATE, when="after"), cut(STOP), answer(304, STOP)),
     "rename and start": (
         *(answer(500, RENAME, 1, "after"), cut(RENAME, 2), answer(404, RENAME, 2)),
         *(answer(304, START), answer(500, START, when="after")),
@@ -63,11 +63,18 @@ BACKWARD: dict[str, Sequence[Lie]] = {
     ),
     "policy and start": (cut(UPDATE, 2), answer(304, START, 2), answer(500, START, 2, "after")),
     "removal": (answer(409, REMOVE), answer(404, REMOVE)),
+    "looks": (
+        after(START, after(STOP, answer(500, LOOK))),
+        after(START, after(RENAME, answer(500, LOOK))),
+        after(START, after(UPDATE, answer(500, LOOK))),
+        after(START, after(START, answer(500, LOOK))),
+        after(START, after(REMOVE, answer(500, LOOK))),
+    ),
 }
 
 
 @pytest.mark.parametrize("step", FORWARD)
-async def test_whatever_the_engine_says_of_a_step_the_container_is_replaced_or_as_it_was(
+async def test_whatever_the_engine_says_of_a_step_the_container_is_replaced_unless_none_was_stopped_yet(
     app_image: AppImage,
     make_container: MakeContainer,
     make_deployer: MakeDeployer,
@@ -85,16 +92,18 @@ async def test_whatever_the_engine_says_of_a_step_the_container_is_replaced_or_a
         report = await deployer.deploy(request_for(wanted))
         await deployer.recover()
         told = f"{step}, lie {number}: {report}"
+        assert line.is_spent, told
         assert not leftovers(engine), told
         new = inspect(name)
-        if report.outcome is Outcome.DEPLOYED:
+        if step == "create":
+            assert (report.outcome, report.transient) == (Outcome.FAILED, True), told
+            assert new["State"] == old["State"], told
+        else:
+            assert report.outcome is Outcome.DEPLOYED, told
             assert new["Config"]["Image"] == wanted, told
             assert new["State"]["Running"], told
             assert new["HostConfig"]["RestartPolicy"] == old["HostConfig"]["RestartPolicy"], told
             assert not exists(engine, old["Id"]), told
-        else:
-            assert report.outcome in (Outcome.ROLLED_BACK, Outcome.FAILED), told
-            assert_back(old, new)
 
 
 @pytest.mark.parametrize("step", BACKWARD)
@@ -114,7 +123,8 @@ async def test_whatever_the_engine_says_of_a_step_of_the_way_back_the_old_contai
         report = await deployer.deploy(request_for(bad))
         await deployer.recover()
         told = f"{step}, lie {number}: {report}"
-        assert report.outcome in (Outcome.ROLLED_BACK, Outcome.FAILED), told
+        assert line.is_spent, told
+        assert report.outcome is Outcome.ROLLED_BACK, told
         assert not leftovers(engine), told
         assert_back(old, inspect(name))
 
@@ -141,8 +151,31 @@ async def test_a_look_that_is_refused_while_the_new_container_is_watched_is_no_r
         wanted = images[(number + 1) % 2]
         lie(line)
         report = await deployer.deploy(request_for(wanted))
+        assert line.is_spent
         assert report.outcome is Outcome.DEPLOYED, f"lie {number}: {report}"
         assert inspect(name)["Config"]["Image"] == wanted
+
+
+@pytest.mark.parametrize("flag", ["--restart=always", "--rm"])
+async def test_an_engine_that_tells_no_events_at_all_is_looked_at_every_moment_instead(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    line: FaultProxy,
+    logs: list[EventDict],
+    flag: str,
+) -> None:
+    """As behind a proxy that lets no endless answer through."""
+    name, deployer = make_container(app_image("1"), "api", flag), make_deployer()
+    for tag, lie, how in (("2", line.answer, (502,)), ("3", line.cut, ())):
+        wanted = app_image(tag)
+        logs.clear()
+        with always(lie, LISTEN, *how):
+            report = await deployer.deploy(request_for(wanted))
+        assert report.outcome is Outcome.DEPLOYED, report
+        assert inspect(name)["Config"]["Image"] == wanted
+        assert said(logs, "the engine tells no events")
 
 
 # Answers that come late, or never
@@ -216,3 +249,59 @@ async def test_a_stop_that_takes_longer_than_its_call_is_waited_for_with_another
     assert not exists(engine, old)
     assert not leftovers(engine)
     assert len([request for request in line.requests if f"{old}/stop" in request]) > 1
+
+
+async def test_a_policy_that_cannot_be_given_back_is_told_with_its_command_and_the_old_container_runs(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped once and started once, however often the engine says yes and does nothing."""
+    impatient(monkeypatch)
+    name = make_container(app_image("1"), "api", "--restart=on-failure:3")
+    old, bad, deployer = inspect(name), app_image("2", changes=['CMD ["false"]']), make_deployer()
+    watch = Watch(engine)
+
+    def ignore() -> None:
+        line.answer(UPDATE, 304, action=ignore)
+
+    line.meet(START, ignore)
+    report = await deployer.deploy(request_for(bad))
+    assert report.outcome is Outcome.ROLLBACK_FAILED
+    assert f"docker update --restart=on-failure:3 {name}" in report.reason
+    assert inspect(name)["Id"] == old["Id"]
+    assert inspect(name)["State"]["Running"]
+    done = [event["Action"] for event in watch.events("container") if event["Actor"]["ID"] == old["Id"]]
+    assert [done.count(action) for action in ("stop", "start")] == [1, 1]
+    be_good(line)
+    await deployer.recover()
+    assert not leftovers(engine)
+    assert_back(old, inspect(name))
+
+
+async def test_an_old_container_without_a_mark_whose_stop_is_cut_short_runs_in_the_end(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy may allow every call but that which marks it."""
+    impatient(monkeypatch)
+    name = make_container(app_image("1", changes=[SLOW_TO_STOP.format(1)]), "api")
+    old, two = state(engine, name), app_image("2")
+    watch = Watch(engine)
+    with always(line.answer, UPDATE, 403):
+        deploy = asyncio.create_task(make_deployer().deploy(request_for(two)))
+        await until(lambda: any(action == "kill" for action, _ in watch.touches()))
+        deploy.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deploy
+    await until(lambda: any(event["Action"] == "die" for event in watch.events("container")))
+    assert state(engine, name) == old
+    assert not leftovers(engine)

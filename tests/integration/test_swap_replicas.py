@@ -5,6 +5,7 @@ from structlog.typing import EventDict
 
 from lookout.model import Outcome
 from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer
 from tests.integration.deploys import leftovers
 from tests.integration.swaps import SLOW_TO_STOP, assert_back, most_down_at_once, order
@@ -139,3 +140,23 @@ def destroyed(watch: Watch) -> set[str]:
 
 def ids(watch: Watch, action: str) -> set[str]:
     return {event["Actor"]["ID"] for event in watch.events("container") if event["Action"] == action}
+
+
+async def test_a_look_that_is_refused_after_all_were_ready_brings_none_back(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, line: FaultProxy
+) -> None:
+    """They are looked at once more, since the first may not have lived until the last was ready."""
+    names = replicas(make_container, app_image("1"), 2)
+    two = app_image("2")
+    looks: list[str] = []
+
+    def refuse(request: str) -> bool:
+        """The first look of the watch that begins when both have been watched."""
+        looks.append(request)
+        listened = sum("/events" in request for request in line.requests)
+        return listened > len(names) and request.startswith("GET") and request.endswith("/json")
+
+    line.answer(refuse, 500)
+    report = await deploy(two, monitor=MONITOR)
+    assert line.is_spent
+    assert (report.outcome, report.containers) == (Outcome.DEPLOYED, tuple(names))

@@ -13,7 +13,7 @@ from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import until
-from tests.integration.swaps import assert_back, impatient
+from tests.integration.swaps import assert_back, beside, impatient
 from tests.integration.watching import Watch, page, state
 
 pytestmark = pytest.mark.engine
@@ -194,3 +194,72 @@ async def test_a_port_that_a_stranger_takes_in_mid_swap_is_named_and_once_it_is_
     await until(lambda: state(engine, name) == (old["Id"], True) and not leftovers(engine))
     assert_back(old, inspect(name))
     assert page(engine, f"http://127.0.0.1:{PORT}/") == "1"
+
+
+async def test_each_of_two_containers_that_cannot_come_back_is_named_with_the_command_that_helps(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The port of one is taken while it is down for its new one, that of the other on the way back."""
+    impatient(monkeypatch)
+    one, two, strangers = (app_image(tag) for tag in "123")
+    ports = (PORT, PORT + 1)
+    names = [make_container(one, str(port), f"--publish={port}:8080", "--restart=always") for port in ports]
+    olds, deployer, stolen = [inspect(name) for name in names], make_deployer(), list[str]()
+
+    def steal(port: int) -> None:
+        stolen.append(make_container(strangers, f"stranger-{port}", f"--publish={port}:8080"))
+
+    def steal_the_second() -> None:
+        steal(ports[1])
+        line.meet(rf"POST .*/rename\?name={names[0]}\.lookout-new", lambda: steal(ports[0]))
+
+    line.meet(rf"POST .*/rename\?name={names[1]}\.lookout-old", steal_the_second)
+    report = await deployer.deploy(request_for(two))
+
+    assert report.outcome is Outcome.ROLLBACK_FAILED
+    assert report.reason.startswith(f"{names[1]}, {names[0]} could not be brought back: ")
+    assert all(f":{port} " in report.reason for port in ports), report.reason
+    assert report.reason.endswith(f"; by hand: docker start {names[1]}; docker start {names[0]}")
+    engine.docker("rm", "--force", *stolen)
+    await deployer.recover()
+    await until(lambda: not leftovers(engine))
+    for name, old in zip(names, olds, strict=True):
+        assert_back(old, inspect(name))
+
+
+async def test_a_dependent_that_cannot_come_back_with_what_it_depends_on_is_named_too(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    impatient(monkeypatch)
+    vpn = make_container(app_image("1"), "vpn", f"--publish={PORT}:8080", "--restart=always")
+    other = beside(engine, app_image("1"), "1")[0]
+    child = make_container(other, "child", f"--network=container:{vpn}", "--env=PORT=8090")
+    bad, strangers, names = app_image("2", changes=['CMD ["false"]']), app_image("3"), (vpn, child)
+    olds, deployer, stolen = [inspect(name) for name in names], make_deployer(), list[str]()
+
+    def steal() -> None:
+        stolen.append(make_container(strangers, "stranger", f"--publish={PORT}:8080"))
+
+    line.meet(rf"POST .*/rename\?name={vpn}\.lookout-new", steal)
+    report = await deployer.deploy(request_for(bad))
+
+    assert report.outcome is Outcome.ROLLBACK_FAILED
+    assert report.reason.startswith(f"{vpn}, {child} could not be brought back: ")
+    assert report.reason.endswith(f"; by hand: docker start {vpn}; docker start {child}")
+    engine.docker("rm", "--force", *stolen)
+    await deployer.recover()
+    await until(lambda: not leftovers(engine))
+    for name, old in zip(names, olds, strict=True):
+        assert_back(old, inspect(name))

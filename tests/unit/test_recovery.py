@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 from itertools import product
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_mode_that_is_not_known_is_left_alone() -> None:
 )
 def test_what_is_worth_a_closer_look(name: str, state: str, labels: dict[str, str], expected: bool) -> None:
     said = {f"lookout.swap.{key}": value for key, value in labels.items()}
-    listed = {"Id": NEW, "Names": [f"/{name}"], "State": state, "Labels": said}
+    listed = {"Id": NEW, "Names": ["/a/alias", f"/{name}"], "State": state, "Labels": said}
     assert _may_be_half_done(listed, {OLD, NEW}) is expected
 
 
@@ -88,6 +89,10 @@ def test_how_old_a_new_container_is_and_how_long_its_swap_takes_at_most() -> Non
     assert 99 <= _age(container) <= 110
     stops_slowly = {"Config": {"StopTimeout": 30}}
     assert _longest(container, stops_slowly, Monitor(seconds=600, deploy_time=7)) == 30 + 600 + 7
+    never = {"Config": {"StopTimeout": -1}}
+    assert _longest(container, never, Monitor(seconds=5, deploy_time=7)) == math.inf
+    at_once = {"Config": {"StopTimeout": 0}}
+    assert _longest(container, at_once, Monitor(seconds=5, deploy_time=7)) == 12
     second = 1_000_000_000
     check = {"Interval": second, "Timeout": second, "Retries": 2, "StartPeriod": 60 * second}
     checked = {"Config": {"Healthcheck": check}}

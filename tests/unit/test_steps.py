@@ -1,6 +1,6 @@
 """The decision of a swap: from any sight the next step, and after any crash the right end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -8,7 +8,6 @@ import pytest
 
 from lookout.recovery import GOALS
 from lookout.steps import EFFECTS, Goal, Life, Named, Sight, Step, Verdict, next_step, table, verdicts, walk
-from lookout.steps import TABLE as RULES
 
 PLAIN = Sight(Life.UP, Named.OWN, Life.CREATED, Named.ASIDE)
 STOPPED = Sight(Life.DOWN, Named.OWN, Life.CREATED, Named.ASIDE, serves=False)
@@ -27,6 +26,11 @@ def cuts(goals: Sequence[Goal], sight: Sight) -> Iterator[Sight]:
             yield sight
             sight = EFFECTS[step](sight)
     yield sight
+
+
+def but(sight: Sight, other: Mapping[str, object]) -> Sight:
+    """The same with other values of these fields."""
+    return replace(sight, **other)  # type: ignore[arg-type]
 
 
 def after(goals: Sequence[Goal], sight: Sight) -> Sight:
@@ -105,8 +109,7 @@ def test_an_engine_that_died_too_leaves_nothing_that_cannot_be_ended() -> None:
 def every_sight() -> Iterator[Sight]:
     lives, names, truths = tuple(Life), tuple(Named), (True, False)
     found = product(lives, names, lives, names, (None, Life.GONE, Life.UP), truths, truths, truths, truths)
-    for old, old_named, new, new_named, live, marked, asked, serves, taken in found:
-        stopping = marked and asked
+    for old, old_named, new, new_named, live, marked, stopping, serves, taken in found:
         yield Sight(old, old_named, new, new_named, live, marked, stopping, serves, name_taken=taken)
 
 
@@ -143,14 +146,35 @@ def test_what_serves_is_not_even_touched_unless_both_the_new_one_and_what_can_co
                 assert not taken & {Step.MARK, Step.STOP, Step.SET_ASIDE}, f"{goal} from {sight}"
 
 
-def test_a_container_that_serves_is_never_removed_by_any_goal() -> None:
-    """Of what served, only one that was stopped and replaced is removed; of the new, only after it came back."""
-    for goal in Goal:
-        steps = [rule.then for rule in RULES[goal]]
-        if Step.REMOVE_OLD in steps and goal is not Goal.CLEARED:
-            assert goal is Goal.COMMITTED
-        if Step.REMOVE_NEW in steps:
-            assert goal in (Goal.CLEARED, Goal.ADOPTED)
+def test_no_goal_but_clearing_removes_a_container_that_runs() -> None:
+    for sight in every_sight():
+        for goal in Goal:
+            step = next_step(goal, sight)
+            if step is Step.REMOVE_OLD:
+                assert sight.old in (Life.CREATED, Life.DOWN) or (goal is Goal.CLEARED and sight.stood_in)
+            if step is Step.REMOVE_NEW:
+                assert goal is Goal.CLEARED or sight.new is Life.CREATED, f"{goal} from {sight}"
+
+
+def test_a_step_that_the_engine_refuses_or_ignores_leads_to_no_endless_to_and_fro() -> None:
+    """As a restart policy that cannot be given back: the old container is stopped once, and started once."""
+    for sight in every_sight():
+        for goal in Goal:
+            for ignored in {*walk([goal], sight)}:
+                taken = [*without(ignored, goal, sight)]
+                assert len(taken) < len(Step), f"{goal} from {sight}: {taken}"
+
+
+def without(ignored: Step, goal: Goal, sight: Sight) -> Iterator[Step]:
+    """The steps towards a goal where one of them is given up for want of effect."""
+    skipping: set[Step] = set()
+    for _ in Step:
+        if step := next_step(goal, sight, skipping=skipping):
+            yield step
+            if step is ignored:
+                skipping.add(step)
+            else:
+                sight = EFFECTS[step](sight)
 
 
 def test_a_stop_that_has_begun_is_repeated_before_the_old_container_counts_as_running() -> None:
@@ -176,21 +200,88 @@ def test_a_new_container_that_serves_is_not_stopped_where_nothing_can_come_back(
 
 def test_an_old_container_is_not_started_beside_a_stranger_who_has_its_name() -> None:
     found = Sight(Life.DOWN, Named.ASIDE, Life.GONE, Named.OTHER, marked=True, stopping=True, name_taken=True)
-    assert Step.START_OLD not in [*walk(BACK, found)]
-    assert Step.START_OLD in [*walk(BACK, replace(found, name_taken=False))]
+    assert [*walk(BACK, found)] == [Step.UNMARK]
+    assert [*walk(BACK, replace(found, name_taken=False))] == [*(Step.NAME_OLD, Step.UNMARK, Step.START_OLD)]
+
+
+def test_a_stand_in_takes_no_place_while_what_it_stands_in_for_exists() -> None:
+    for named in (Named.ASIDE, Named.OTHER):
+        sight = replace(REMOVED_BY_STOP, old_named=named, marked=named is Named.ASIDE)
+        assert [*walk(BACK, sight)] == [Step.REMOVE_NEW, Step.REMOVE_OLD]
+
+
+def test_the_mark_of_a_stand_in_is_its_name_and_goes_with_it() -> None:
+    gone = replace(REMOVED_BY_STOP, live=Life.GONE, marked=True)
+    assert Step.UNMARK not in [*walk(BACK, gone)]
+
+
+def test_a_new_container_that_comes_too_late_is_removed_only_if_it_never_took_the_place() -> None:
+    late = Sight(Life.GONE, Named.OTHER, Life.CREATED, Named.ASIDE, name_taken=True)
+    assert [*walk([Goal.ADOPTED], late)] == [Step.REMOVE_NEW]
+    assert [*walk([Goal.ADOPTED], replace(late, name_taken=False))] == [Step.NAME_NEW, Step.START]
+    assert [*walk([Goal.ADOPTED], replace(late, new_named=Named.OTHER))] == []
+    assert [*walk([Goal.ADOPTED], replace(late, new=Life.DOWN))] == []
+
+
+TAKEN_OVER = replace(after([Goal.REPLACED], PLAIN), ready=False)
+SEALED = after([Goal.SEALED], TAKEN_OVER)
+ADOPTED = Sight(Life.GONE, Named.OTHER, Life.UP, Named.OWN)
 
 
 def test_if_one_of_a_deploy_must_be_undone_all_are_but_for_those_committed() -> None:
-    taken_over = after([Goal.STOPPED], PLAIN)
-    for step in (Step.SET_ASIDE, Step.NAME_NEW, Step.START):
-        taken_over = EFFECTS[step](taken_over)
-    sealed = after([Goal.SEALED], taken_over)
-    adopted = Sight(Life.GONE, Named.OTHER, Life.UP, Named.OWN)
-    assert verdicts([taken_over, taken_over]) == [Verdict.FINISH, Verdict.FINISH]
-    assert verdicts([taken_over, PLAIN]) == [Verdict.UNDO, Verdict.UNDO]
-    assert verdicts([adopted, taken_over]) == [Verdict.ADOPT, Verdict.FINISH]
-    assert verdicts([adopted, taken_over, PLAIN]) == [Verdict.ADOPT, Verdict.UNDO, Verdict.UNDO]
-    assert verdicts([sealed, taken_over]) == [Verdict.COMMIT, Verdict.COMMIT]
+    assert verdicts([TAKEN_OVER, TAKEN_OVER]) == [Verdict.FINISH, Verdict.FINISH]
+    assert verdicts([TAKEN_OVER, PLAIN]) == [Verdict.UNDO, Verdict.UNDO]
+    assert verdicts([ADOPTED, TAKEN_OVER]) == [Verdict.ADOPT, Verdict.FINISH]
+    assert verdicts([ADOPTED, TAKEN_OVER, PLAIN]) == [Verdict.ADOPT, Verdict.UNDO, Verdict.UNDO]
+    assert verdicts([SEALED, TAKEN_OVER]) == [Verdict.COMMIT, Verdict.COMMIT]
+
+
+def test_what_has_taken_over_is_undone_where_another_one_of_its_deploy_is_back_already() -> None:
+    assert verdicts([TAKEN_OVER], undoing=True) == [Verdict.UNDO]
+    assert verdicts([TAKEN_OVER, PLAIN], undoing=True) == [Verdict.UNDO, Verdict.UNDO]
+    assert verdicts([ADOPTED, TAKEN_OVER], undoing=True) == [Verdict.ADOPT, Verdict.UNDO]
+    assert verdicts([ADOPTED], undoing=True) == [Verdict.ADOPT]
+    assert verdicts([SEALED, TAKEN_OVER], undoing=True) == [Verdict.COMMIT, Verdict.COMMIT]
+
+
+def test_a_new_container_is_watched_only_where_it_alone_has_taken_over() -> None:
+    took_over = Sight(Life.DOWN, Named.ASIDE, Life.UP, Named.OWN)
+    assert verdicts([took_over]) == [Verdict.FINISH]
+    for other in (
+        {"old": Life.UP},
+        {"old": Life.LOOPING},
+        {"new": Life.DOWN},
+        {"new": Life.LOOPING},
+        {"new_named": Named.ASIDE, "old_named": Named.OWN},
+        {"new_named": Named.OTHER},
+    ):
+        assert verdicts([but(took_over, other)]) == [Verdict.UNDO], other
+
+
+def test_a_new_container_that_is_not_to_run_has_taken_over_with_the_name() -> None:
+    took_over = Sight(Life.DOWN, Named.ASIDE, Life.CREATED, Named.OWN, serves=False)
+    assert verdicts([took_over]) == [Verdict.FINISH]
+    for other in (
+        {"serves": True},
+        {"new": Life.DOWN},
+        {"new": Life.GONE},
+        {"new_named": Named.ASIDE},
+        {"old_named": Named.OTHER},
+    ):
+        assert verdicts([but(took_over, other)]) == [Verdict.UNDO], other
+
+
+def test_what_had_not_taken_over_when_another_was_committed_is_undone() -> None:
+    sealed = Sight(Life.DOWN, Named.DONE, Life.UP, Named.OWN)
+    took_over = Sight(Life.DOWN, Named.ASIDE, Life.DOWN, Named.OWN)
+    assert verdicts([sealed, took_over]) == [Verdict.COMMIT, Verdict.COMMIT]
+    for other in (
+        {"old": Life.UP},
+        {"old_named": Named.OTHER},
+        {"new": Life.GONE},
+        {"new_named": Named.ASIDE},
+    ):
+        assert verdicts([sealed, but(took_over, other)]) == [Verdict.COMMIT, Verdict.UNDO], other
 
 
 @pytest.mark.parametrize("life", [Life.UP, Life.DOWN, Life.LOOPING])
@@ -241,7 +332,7 @@ until the old one serves again
   new running or restarting, old there: stop the new one
   served running or restarting, stopping yes: stop the old one
   new there, new_named its own, old there: rename the new one aside
-  old there, old_named aside or done or another, stood_in no, name_taken no: give the old one its name back
+  old there, old_named aside or another, stood_in no, name_taken no: give the old one its name back
   old there, marked yes, live none: give the old one its restart policy back
   old created or down, serves yes, stood_in no, name_taken no: start the old one
 until nothing is left of the new one
