@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,10 @@ class LocalSqs:
         """Create a queue and return its URL; all names share one server, so use one only once."""
         values = {key: str(value) for key, value in attributes.items()}
         return str(self._sqs.create_queue(QueueName=name, Attributes=values)["QueueUrl"])
+
+    def create_fifo_queue(self) -> str:
+        """Create a FIFO queue of a name of its own, and return its URL."""
+        return self.create_queue(f"test-{secrets.token_hex(4)}.fifo", FifoQueue="true")
 
     def send(self, url: str, body: Mapping[str, object] | str, **parameters: str) -> str:
         """Send a message, a mapping as JSON, and return its id."""

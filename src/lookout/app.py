@@ -133,6 +133,7 @@ async def _serve(
         deploy_time=settings.deploy_time_seconds,
         host_id=settings.host_id,
         stopping=stopping,
+        other_queues=[url for url in (settings.dead_letter_queue_url,) if url],
         longest_backoff=pace.longest_poll_backoff,
     )
     deploying = Deployer(

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -36,9 +36,12 @@ class Receiver:
         deploy_time: int,
         host_id: str | None,
         stopping: asyncio.Event,
+        other_queues: Sequence[str] = (),
         longest_backoff: float = LONGEST_BACKOFF,
     ) -> None:
+        """To the URLs of Lookout's `other_queues` no sender may have a result sent."""
         self._queue = queue
+        self._queues = (queue.url, *other_queues)
         self._leases = leases
         self._settler = settler
         self._inbox = inbox
@@ -112,7 +115,7 @@ class Receiver:
             "received", message_id=message.id, receive_count=message.receive_count, body=message.body[:2000]
         )
         try:
-            request = parse(message.body, queues=(self._queue.url,))
+            request = parse(message.body, queues=self._queues)
         except InvalidBody as exc:
             return self._settler.settle(message, Report(Outcome.INVALID, str(exc)))
         if isinstance(request, Nothing):

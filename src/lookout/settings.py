@@ -34,7 +34,8 @@ SECRETS_DIR = Path("/run/secrets")
 # sqs.REGION.amazonaws.com[.cn], the older REGION.queue.amazonaws.com, sqs.REGION.api.aws and
 # VPC endpoints; plain queue.amazonaws.com is us-east-1.
 _AWS_HOST = re.compile(
-    r"\.(amazonaws\.com(\.cn)?|api\.aws|c2s\.ic\.gov|sc2s\.sgov\.gov)$|^queue\.amazonaws\.com$"
+    r"\.(amazonaws\.com(\.cn)?|amazonaws\.eu|api\.aws|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk"
+    r"|csp\.hci\.ic\.gov)$|^queue\.amazonaws\.com$"
 )
 _REGION = re.compile(r"(?:^|\.)([a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.")
 # Names by which other systems, the original Lookout's .NET among them, call the same levels.

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,43 +16,13 @@ from lookout.settler import Settler
 from lookout.sqs import Queue
 from testbed.scripted_sqs import ScriptedSqs, after, refuse
 from testbed.sqs import LocalSqs
+from tests.integration.listeners import Deploys
 from tests.integration.queues import receive, said, until
 
 pytestmark = pytest.mark.queue
 
 DEPLOYED = Report(Outcome.DEPLOYED)
 AWAY = refuse("InternalError", "sorry", status=500)
-
-
-class Deploys:
-    """In place of the deployer: each deploy runs until it is told how to end."""
-
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.most_at_once = 0
-        self._running: Counter[ImageName] = Counter()
-        self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self._ends: dict[str, Report | BaseException] = {}
-
-    def end(self, *images: str, how: Report | BaseException = DEPLOYED) -> None:
-        """Let the deploys of these, now or later, end like this."""
-        for image in images:
-            self._ends[image] = how
-            self._told[image].set()
-
-    async def __call__(self, request: DeployRequest) -> Report:
-        image = str(request.image)
-        self.begun.append(image)
-        self._running[request.image.name] += 1
-        self.most_at_once = max(self.most_at_once, *self._running.values())
-        try:
-            await self._told[image].wait()
-        finally:
-            self._running[request.image.name] -= 1
-        end = self._ends[image]
-        if isinstance(end, BaseException):
-            raise end
-        return end
 
 
 class Bed:

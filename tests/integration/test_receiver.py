@@ -270,7 +270,7 @@ async def test_a_message_that_could_not_be_deleted_is_deleted_when_it_comes_back
         await until(lambda: not scripted.has(again))
         assert bed.inbox.empty()
         await until(lambda: bed.leases.free == 32)
-    assert said(logs, "message ended before; deleting it")
+    assert said(logs, "message ended before; ending it again")
 
 
 async def test_a_message_that_is_kept_is_received_again(scripted: ScriptedSqs, scripted_queue: Queue) -> None:
