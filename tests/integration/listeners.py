@@ -70,9 +70,18 @@ class Listener:
         dispatcher = Dispatcher(self.inbox, self.deploys, self.leases, settler, keep_all=queue.is_fifo)
         self._tasks = [asyncio.create_task(part.run()) for part in (receiver, dispatcher, self.leases)]
 
+    @property
+    def is_broken(self) -> bool:
+        return any(task.done() for task in self._tasks)
+
+    async def has_ended(self) -> None:
+        """Wait until a part ends by itself; raises what has ended it."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
     async def stop(self) -> None:
-        """End as if killed; no part may have ended by itself."""
-        assert not any(task.done() for task in self._tasks)
+        """End as if killed."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -81,5 +90,8 @@ class Listener:
 @asynccontextmanager
 async def listening(queue: Queue, **options: Any) -> AsyncIterator[Listener]:
     listener = Listener(queue, **options)
-    yield listener
-    await listener.stop()
+    try:
+        yield listener
+        assert not listener.is_broken, "a part has ended by itself"
+    finally:
+        await listener.stop()

@@ -42,6 +42,9 @@ def test_one_setting_is_enough_and_the_others_have_defaults(load_with: Load) -> 
         "LogFormat": "text",
         "PollTimeSeconds": 20,
         "HostId": None,
+        "UnmatchedMessages": "keep",
+        "RetryForSeconds": 3600,
+        "DeadLetterQueueUrl": None,
         "DeployTimeSeconds": 30,
         "MonitorSeconds": 5,
         "UpdateParallelism": 1,
@@ -98,21 +101,66 @@ def test_every_wrong_setting_gets_one_line_with_its_name_and_no_secret(load_with
                 "REQUIRE_LABEL": "perhaps",
                 "MaxMessages": "0",
                 "StopGraceSeconds": "-1",
+                "UnmatchedMessages": "drop",
+                "RetryForSeconds": "1209601",
+                "DeadLetterQueueUrl": "https://me:hunter2@sqs.eu-west-1.amazonaws.com/1/dead",
                 "RegistryPassword": "hunter2",
             }
         )
     lines = caught.value.lines
     assert sorted(line.partition(":")[0] for line in lines) == [
+        "DeadLetterQueueUrl",
         "DeployTimeSeconds",
         "LogLevel",
         "MaxMessages",
         "PollTimeSeconds",
         "RegistryPassword",
         "RequireLabel",
+        "RetryForSeconds",
         "SqsQueueUrl",
         "StopGraceSeconds",
+        "UnmatchedMessages",
     ]
     assert not any("hunter2" in line or "\n" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("own", "dead", "fault"),
+    [
+        (URL, URL, "must not be the queue of SqsQueueUrl"),
+        (URL, URL + "/", "must not be the queue of SqsQueueUrl"),
+        (
+            "https://sqs.eu-west-1.amazonaws.com/1/q",
+            "https://eu-west-1.queue.amazonaws.com/1/q",
+            "must not be the queue of SqsQueueUrl",
+        ),
+        (
+            "https://sqs.eu-west-1.amazonaws.com/1/q",
+            "https://sqs.eu-west-2.amazonaws.com/1/dead",
+            "must be a queue of the same region",
+        ),
+        ("http://sqs:9324/queue/q", "http://other:9324/queue/dead", "must be a queue of the same region"),
+    ],
+)
+def test_a_dead_letter_queue_is_another_one_that_can_be_reached_the_same_way(
+    load_with: Load, own: str, dead: str, fault: str
+) -> None:
+    with pytest.raises(WrongSettings, match=f"^DeadLetterQueueUrl: {fault}"):
+        load_with({"SqsQueueUrl": own, "DeadLetterQueueUrl": dead})
+
+
+@pytest.mark.parametrize(
+    ("own", "dead"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/1/q", "https://sqs.eu-west-1.amazonaws.com/1/dead"),
+        ("https://sqs.eu-west-1.amazonaws.com/1/q", "https://eu-west-1.queue.amazonaws.com/2/q"),
+        ("http://sqs:9324/queue/q", "http://sqs:9324/queue/dead"),
+    ],
+)
+def test_it_may_be_of_another_account_and_have_another_name_of_the_same_server(
+    load_with: Load, own: str, dead: str
+) -> None:
+    assert load_with({"SqsQueueUrl": own, "DEAD_LETTER_QUEUE_URL": dead}).dead_letter_queue_url == dead
 
 
 def test_the_queue_url_is_required(load_with: Load) -> None:
