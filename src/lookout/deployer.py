@@ -138,24 +138,26 @@ class Deployer:
             return Report(Outcome.ROLLBACK_FAILED, str(exc), log_tail=exc.log_tail)
 
     async def _deploy(self, request: DeployRequest, found: "_Found") -> Report:
-        targets = await unless(self._stopping, self._engine_back(request))
-        await self._recovery.clear_way(request.image.name, {target.name for target in targets})
-        targets = await self._planner.find(request.image.name)
+        targets = await self._targets(request)
         found.targets = [target for target in targets if not target.left_alone]
         found.engine_started = await self._engine.started()
         if report := self._planner.idle(targets) or overtaken(targets, request.origin):
             return report
         image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
-        return await self._replace_all(request, image)
+        return await self._replace_all(request, image, {target.name for target in targets})
 
     def _time(self, request: DeployRequest) -> float:
         return request.deploy_time or self._deploy_time
 
     # Find
 
-    async def _engine_back(self, request: DeployRequest) -> list[Target]:
-        """The targets, as soon as the engine answers."""
-        return await self._patiently()(self._planner.find, request.image.name)
+    async def _targets(self, request: DeployRequest) -> list[Target]:
+        """The containers of the image, as soon as the engine answers and nothing is half done with them."""
+        name = request.image.name
+        targets: list[Target] = await unless(self._stopping, self._patiently()(self._planner.find, name))
+        in_hand = await self._recovery.clear_way(name, {target.name for target in targets})
+        async with self._locks.held(in_hand):  # what depends on others is down while those are replaced
+            return await self._planner.find(name)
 
     def _patiently(self) -> AsyncRetrying:
         return AsyncRetrying(
@@ -168,9 +170,11 @@ class Deployer:
 
     # Replace
 
-    async def _replace_all(self, request: DeployRequest, image: Json) -> Report:
-        """Look again under the locks: during the pull, containers may have come, gone or been replaced."""
-        names: set[str] = set()
+    async def _replace_all(self, request: DeployRequest, image: Json, names: set[str]) -> Report:
+        """Look again under the locks: during the pull, containers may have come, gone or been replaced.
+
+        `names` are those of the containers found before.
+        """
         has_cleared = False
         while True:
             try:
@@ -186,7 +190,7 @@ class Deployer:
                     raise SwapRefused(str(exc), transient=True) from exc
                 has_cleared = True
                 names.add(exc.container)  # in hand of another deploy of ours: its end is waited for
-                await self._recovery.clear_way(request.image.name, names)
+                await self._recovery.clear_way(request.image.name, names)  # of a Lookout before this one
             else:
                 names |= plan.names
 

@@ -114,17 +114,20 @@ class Recovery:
             if any(attempt.result() for attempt in attempts):
                 return False
 
-    async def clear_way(self, image: ImageName, containers: set[str]) -> None:
+    async def clear_way(self, image: ImageName, containers: set[str]) -> set[str]:
         """End what is half done with these containers, or with others of this image.
 
-        Raises SwapRefused where that did not work, or another Lookout has it in hand.
+        Returns those that another deploy of this Lookout has in hand: whoever waits for their locks must
+        look again. Raises SwapRefused where it did not work, or another Lookout has it in hand.
         """
+        in_hand: set[str] = set()
         for deploy in await self._find():
             involved = {found.pair.name for found in deploy}
             if not (involved & containers or any(found.image == image for found in deploy)):
                 continue
             if not self._locks.are_free(involved):
-                continue  # in hand: whoever waits for the lock looks again
+                in_hand |= involved
+                continue
             listed = ", ".join(sorted(involved))
             if other := await self._other(deploy):
                 raise SwapRefused(
@@ -135,6 +138,7 @@ class Recovery:
                 raise SwapRefused(
                     f"an interrupted swap of {listed} could not be ended yet: {problem}", transient=True
                 )
+        return in_hand
 
     async def _attempt(self, deploy: Sequence[Found]) -> str:
         """End the swaps of one deploy; what keeps them from being ended, empty if they are."""

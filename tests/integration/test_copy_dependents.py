@@ -523,15 +523,17 @@ async def test_deploys_of_a_container_and_of_its_dependent_at_the_same_time_take
     assert not leftovers(engine)
 
 
-async def test_a_deploy_of_a_dependent_waits_for_one_of_its_container_that_watches_its_copy(
+@pytest.mark.parametrize("starts", [1, 2], ids=["is down", "is watched"])
+async def test_a_deploy_of_a_dependent_waits_for_one_of_its_container_while_its_copy(
     app_image: AppImage,
     make_container: MakeContainer,
     make_deployer: MakeDeployer,
     inspect: Inspect,
     engine: PrivateEngine,
     line: FaultProxy,
+    starts: int,
 ) -> None:
-    """Then the copy is no container of another Lookout, for which nobody knows when it will be done."""
+    """It is down for a while, or a copy that is not done: neither gone, nor in the hand of another Lookout."""
     vpn = make_container(app_image("1"), "vpn")
     own = app_image("1").replace("/api:1", "/child")
     for tag in ("1", "2"):
@@ -539,11 +541,11 @@ async def test_a_deploy_of_a_dependent_waits_for_one_of_its_container_that_watch
         push(engine, f"{own}:{tag}")
     child = make_container(f"{own}:1", "child", f"--network=container:{vpn}", "--env=PORT=8081")
     images, deployer = (app_image("2"), f"{own}:2"), make_deployer(monitor=2)
-    is_watched, watches = flag()
-    line.meet(r"POST .*/start", watches, nth=2, when="after")
+    has_started, start = flag()
+    line.meet(r"POST .*/start", start, nth=starts, when="after")
 
     first = asyncio.create_task(deployer.deploy(request_for(images[0])))
-    await asyncio.wait_for(is_watched.wait(), 20)
+    await asyncio.wait_for(has_started.wait(), 20)
     second = await deployer.deploy(request_for(images[1]))
 
     assert (await first).containers == (vpn, child)
