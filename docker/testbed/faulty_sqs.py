@@ -29,11 +29,11 @@ class Fault(StrEnum):
     CUT_BEFORE = "cut before the server saw it"
     CUT_AFTER = "cut after the server did it"
     FAILS_AFTER = "500 after the server did it"
-    NOT_DONE = "answered well, and not done: so SQS may treat a delete by a handle that is stale"
+    NOT_DONE = "answered well, and not done, as SQS may treat a delete"
     FAILED_ENTRIES = "answered well, and some entries of the batch failed"
 
 
-#: Those that any call may meet, and any client must live with.
+#: Those that any call may meet.
 ANY = tuple(fault for fault in Fault if fault not in (Fault.NOT_DONE, Fault.FAILED_ENTRIES))
 
 
@@ -45,8 +45,13 @@ class Call:
     parameters: Json
 
     @property
-    def is_batch(self) -> bool:
-        return "Entries" in self.parameters
+    def faults(self) -> tuple[Fault, ...]:
+        """What it may meet, with which any client must live."""
+        if "Entries" in self.parameters:
+            return (*ANY, Fault.FAILED_ENTRIES)
+        if self.action == "DeleteMessage":
+            return (*ANY, Fault.NOT_DONE)
+        return ANY
 
 
 Choose = Callable[[Call], Fault | None]
@@ -66,8 +71,7 @@ class OneIn:
 
     def __call__(self, call: Call) -> Fault | None:
         if call.action not in self._turns:
-            faults = (*ANY, Fault.FAILED_ENTRIES) if call.is_batch else ANY
-            self._turns[call.action] = self._draw(faults, f"{self._seed} {call.action}")
+            self._turns[call.action] = self._draw(call.faults, f"{self._seed} {call.action}")
         return next(self._turns[call.action])
 
     def _draw(self, faults: Sequence[Fault], seed: str) -> Iterator[Fault | None]:

@@ -117,10 +117,11 @@ async def test_the_failed_entries_of_a_batch_are_not_done_and_the_others_are(
 @pytest.mark.parametrize(
     ("call", "faults"),
     [
-        (Call("DeleteMessage", {}), ANY),
+        (Call("ReceiveMessage", {}), ANY),
+        (Call("DeleteMessage", {}), (*ANY, Fault.NOT_DONE)),
         (Call("ChangeMessageVisibilityBatch", {"Entries": []}), (*ANY, Fault.FAILED_ENTRIES)),
     ],
-    ids=["single", "batch"],
+    ids=["receive", "delete", "batch"],
 )
 def test_one_in_so_many_calls_of_each_action_meets_a_fault_and_all_faults_take_turns(
     call: Call, faults: tuple[Fault, ...]

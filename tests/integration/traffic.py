@@ -2,9 +2,10 @@
 
 import json
 import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ GOOD_ENDS = (Outcome.DEPLOYED, Outcome.UNCHANGED, Outcome.SUPERSEDED)
 GARBAGE_IN_TEN = 1
 AGAIN_IN_TEN = 2  # of the good ones: the body of one before, sent anew
 LONGEST = 200_000  # characters
+AHEAD = 5  # messages
 
 Make = Callable[[str, str], str]
 
@@ -100,14 +102,22 @@ class Traffic:
         self._sqs = sqs
         self._queue_url = queue_url
         self._senders = ThreadPoolExecutor(senders)
+        self._sending: list[Future[None]] = []
 
-    def send(self, some: Sequence[Wish]) -> None:
-        """Send these from all senders at once, and return when all are on the queue."""
-        for message, wish in self._senders.map(self._send, some):
-            self.messages[message] = wish
+    def send(self, some: Iterable[Wish]) -> None:
+        """Let the senders send these from now on, side by side."""
+        self._sending += [self._senders.submit(self._send, wish) for wish in some]
 
-    def _send(self, wish: Wish) -> tuple[str, Wish]:
-        return self._sqs.send(self._queue_url, wish.body), wish
+    def wait_until_sent(self) -> None:
+        for sending in self._sending:
+            sending.result()
+        self._senders.shutdown()
+
+    def _send(self, wish: Wish) -> None:
+        """Not far ahead of what is received: then messages also come while a deploy runs."""
+        while self._sqs.count(self._queue_url)[0] > AHEAD:
+            time.sleep(0.02)
+        self.messages[self._sqs.send(self._queue_url, wish.body)] = wish
 
     def complaints_of_ends(self, runs: Sequence[Sequence[Event]]) -> Iterator[str]:
         """What is wrong with how the messages ended; `runs` are the events of each Lookout, in order.
