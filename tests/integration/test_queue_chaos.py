@@ -127,6 +127,7 @@ def test_each_image_ends_on_what_was_sent_last_and_each_message_is_settled_once(
         service.end()
 
         assert [*traffic.complaints_of_ends(service.runs)] == []
+        assert [*traffic.complaints_of_order(service.runs, line.sent)] == []
         assert [*traffic.complaints_of_dead_letters(service.dead_letters())] == []
         runs = fleet.runs()
         for repository in fleet.repositories:

@@ -137,6 +137,35 @@ class Traffic:
             if event["level"] == "critical" or "please report it" in event["event"]:
                 yield f"a surprise: {event}"
 
+    def complaints_of_order(self, runs: Sequence[Sequence[Event]], sent: Mapping[str, int]) -> Iterator[str]:
+        """Where something older than what ran was deployed, or something was passed over for what is older.
+
+        `sent` is when each message was sent, by the clock of the queue.
+        """
+        known: defaultdict[str, dict[str, int]] = defaultdict(dict)  # what came so far, by image
+        runs_from: defaultdict[str, int] = defaultdict(int)  # when what runs was sent
+        for events in runs:
+            found: defaultdict[str, int] = defaultdict(int)  # or confirmed: only this Lookout knows that
+            for event, message, wish in self._of_good_ones(events):
+                moment, image = sent[message], wish.repository
+                known[image][message] = moment
+                if event.get("outcome") == Outcome.SUPERSEDED:
+                    others = [other for name, other in known[image].items() if name != message]
+                    if max(others, default=0) < moment:
+                        yield f"{image}: {message} was passed over, and nothing newer had come"
+                if event.get("outcome") == Outcome.DEPLOYED:
+                    if moment < max(runs_from[image], found[image]):
+                        yield f"{image}: {message} was deployed over something newer"
+                    runs_from[image] = moment
+                if event.get("outcome") in (Outcome.DEPLOYED, Outcome.UNCHANGED):
+                    found[image] = max(found[image], moment)
+
+    def _of_good_ones(self, events: Sequence[Event]) -> Iterator[tuple[Event, str, Wish]]:
+        for event in events:
+            message = event.get("message_id", "")
+            if (wish := self.messages.get(message)) and not wish.is_garbage:
+                yield event, message, wish
+
     def complaints_of_dead_letters(self, letters: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         """What is wrong with the queue of garbage, of which these are all messages."""
         laid_aside: defaultdict[str, set[str]] = defaultdict(set)
