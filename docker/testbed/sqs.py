@@ -94,6 +94,12 @@ class LocalSqs:
         )
         return list(answer.get("Messages", []))
 
+    def show(self, url: str, message: Mapping[str, Any]) -> None:
+        """Let a message that was received be visible again at once."""
+        self._sqs.change_message_visibility(
+            QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+        )
+
     def count(self, url: str) -> tuple[int, int]:
         """How many messages are visible, and how many are in flight."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]

@@ -23,15 +23,11 @@ DONE_ALL_THE_SAME = (Fault.CUT_AFTER, Fault.FAILS_AFTER)
 
 
 @pytest.fixture
-def line(sqs: LocalSqs) -> Iterator[FaultySqs]:
-    with FaultySqs(sqs.endpoint) as line:
-        yield line
-
-
-@pytest.fixture
-async def over_line(sqs: LocalSqs, line: FaultySqs, queue_url: str) -> AsyncIterator[Queue]:
+async def over_line(sqs: LocalSqs, queue_line: FaultySqs, queue_url: str) -> AsyncIterator[Queue]:
     """The test's queue, as Lookout drives it over the line: by the very URL that the server gave it."""
-    async with connected(queue_url, sqs.environment() | {"AWS_ENDPOINT_URL_SQS": line.endpoint}) as queue:
+    async with connected(
+        queue_url, sqs.environment() | {"AWS_ENDPOINT_URL_SQS": queue_line.endpoint}
+    ) as queue:
         yield queue
 
 
@@ -40,11 +36,11 @@ def at(action: str, fault: Fault) -> Choose:
 
 
 async def test_without_a_fault_all_calls_do_what_they_do_on_the_server(
-    sqs: LocalSqs, line: FaultySqs, over_line: Queue, queue_url: str
+    sqs: LocalSqs, queue_line: FaultySqs, over_line: Queue, queue_url: str
 ) -> None:
     sent = {sqs.send(queue_url, "one"), sqs.send(queue_url, "two"), sqs.send(queue_url, "three")}
     messages = await receive(over_line, 3)
-    assert line.sent == {message.id: message.sent_timestamp for message in messages}
+    assert queue_line.sent == {message.id: message.sent_timestamp for message in messages}
     assert {message.id for message in messages} == sent
     assert await over_line.change_visibility([(message, 0) for message in messages[:2]]) == {}
     assert await over_line.change_visibility([(messages[2], 0)]) == {}
@@ -55,18 +51,18 @@ async def test_without_a_fault_all_calls_do_what_they_do_on_the_server(
     await over_line.send("four", messages[0], {"Reason": "why"})
     [four] = sqs.receive(queue_url)
     assert (four["Body"], four["MessageAttributes"]["Reason"]["StringValue"]) == ("four", "why")
-    assert line.calls.keys() == {
+    assert queue_line.calls.keys() == {
         "ReceiveMessage",
         "ChangeMessageVisibility",
         "ChangeMessageVisibilityBatch",
         "DeleteMessage",
         "SendMessage",
     }
-    assert not line.met
+    assert not queue_line.met
 
 
 async def test_an_error_of_the_server_itself_comes_through(
-    sqs: LocalSqs, line: FaultySqs, over_line: Queue
+    sqs: LocalSqs, queue_line: FaultySqs, over_line: Queue
 ) -> None:
     with pytest.raises(QueueError, match="ReceiptHandleIsInvalid"):
         await over_line.delete(Message("no-such-message", "", "no such handle"))
@@ -74,17 +70,17 @@ async def test_an_error_of_the_server_itself_comes_through(
 
 @pytest.mark.parametrize("fault", ANY)
 async def test_a_fault_fails_the_call_whether_the_server_did_it_or_not(
-    sqs: LocalSqs, line: FaultySqs, over_line: Queue, queue_url: str, fault: Fault
+    sqs: LocalSqs, queue_line: FaultySqs, over_line: Queue, queue_url: str, fault: Fault
 ) -> None:
     sqs.send(queue_url, "body")
-    line.choose = at("ReceiveMessage", fault)
+    queue_line.choose = at("ReceiveMessage", fault)
     with pytest.raises(QueueError) as received:
         await over_line.receive(1, wait=1, visibility=1)
     assert type(received.value) is QueueError, "it may pass"
     assert sqs.count(queue_url) == ((0, 1) if fault in DONE_ALL_THE_SAME else (1, 0))
-    assert line.met["ReceiveMessage"] == {fault: 1}
+    assert queue_line.met["ReceiveMessage"] == {fault: 1}
 
-    line.choose = at("DeleteMessage", fault)
+    queue_line.choose = at("DeleteMessage", fault)
     [message] = await receive(over_line)
     with pytest.raises(QueueError):
         await over_line.delete(message)
@@ -92,23 +88,23 @@ async def test_a_fault_fails_the_call_whether_the_server_did_it_or_not(
 
 
 async def test_a_call_that_is_not_done_looks_as_if_it_were(
-    sqs: LocalSqs, line: FaultySqs, over_line: Queue, queue_url: str
+    sqs: LocalSqs, queue_line: FaultySqs, over_line: Queue, queue_url: str
 ) -> None:
     sqs.send(queue_url, "body")
     [message] = await receive(over_line)
-    line.choose = at("DeleteMessage", Fault.NOT_DONE)
+    queue_line.choose = at("DeleteMessage", Fault.NOT_DONE)
     await over_line.delete(message)
     assert sqs.count(queue_url) == (0, 1)
 
 
 @pytest.mark.parametrize(("count", "fail"), [(2, 1), (3, 2)])
 async def test_the_failed_entries_of_a_batch_are_not_done_and_the_others_are(
-    sqs: LocalSqs, line: FaultySqs, over_line: Queue, queue_url: str, count: int, fail: int
+    sqs: LocalSqs, queue_line: FaultySqs, over_line: Queue, queue_url: str, count: int, fail: int
 ) -> None:
     for _ in range(count):
         sqs.send(queue_url, "body")
     messages = await receive(over_line, count)
-    line.choose = at("ChangeMessageVisibilityBatch", Fault.FAILED_ENTRIES)
+    queue_line.choose = at("ChangeMessageVisibilityBatch", Fault.FAILED_ENTRIES)
     failures = await over_line.change_visibility([(message, 0) for message in messages])
     assert failures.keys() == {message.id for message in messages[:fail]}
     assert sqs.count(queue_url) == (count - fail, fail)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from lookout.model import Outcome
 from testbed.sqs import LocalSqs
@@ -103,6 +103,14 @@ class Traffic:
         self._queue_url = queue_url
         self._senders = ThreadPoolExecutor(senders)
         self._sending: list[Future[None]] = []
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._senders.shutdown(cancel_futures=True)
 
     def send(self, some: Iterable[Wish]) -> None:
         """Let the senders send these from now on, side by side."""
@@ -111,11 +119,10 @@ class Traffic:
     def wait_until_sent(self) -> None:
         for sending in self._sending:
             sending.result()
-        self._senders.shutdown()
 
     def _send(self, wish: Wish) -> None:
         """Not far ahead of what is received: then messages also come while a deploy runs."""
-        while self._sqs.count(self._queue_url)[0] > AHEAD:
+        while not self._is_over and self._sqs.count(self._queue_url)[0] > AHEAD:
             time.sleep(0.02)
         self.messages[self._sqs.send(self._queue_url, wish.body)] = wish
 
