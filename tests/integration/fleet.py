@@ -67,6 +67,9 @@ class Fleet:
             )
         return found
 
+    def expected(self, repository: str, tag: str) -> Runs:
+        return Runs(f"{repository}:{tag}", self.images[tag], is_running=True)
+
     def _containers(self) -> list[str]:
         return self._engine.docker("ps", "-aq", f"--filter=label=lookout.test={self._run}").split()
 

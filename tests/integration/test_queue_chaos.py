@@ -10,7 +10,8 @@ from testbed.faulty_sqs import ANY, Fault, FaultySqs, OneIn
 from testbed.registry import Registry
 from testbed.sqs import LocalSqs
 from tests.integration.deploys import leftovers
-from tests.integration.fleet import Fleet, Runs
+from tests.integration.fleet import Fleet
+from tests.integration.queue_judge import Judge
 from tests.integration.running import RunningLookout
 from tests.integration.service import ENDED_WITHIN, Service
 from tests.integration.traffic import Traffic, Wish, wishes
@@ -52,17 +53,9 @@ def test_each_image_ends_on_what_was_sent_last_and_each_message_is_settled_once(
         service.wait_until_settled()
         assert lookout.terminate(ENDED_WITHIN) == 0
 
-        assert [*traffic.complaints_of_ends(service.runs)] == []
-        assert [*traffic.complaints_of_order(service.runs, queue_line.sent)] == []
-        assert [*traffic.complaints_of_dead_letters(service.dead_letters())] == []
-        runs = fleet.runs()
-        for repository in fleet.repositories:
-            allowed = [
-                Runs(f"{repository}:{wish.tag}", fleet.images[wish.tag], is_running=True)
-                for wish in traffic.newest(queue_line.sent, repository).values()
-            ]
-            assert runs.pop(repository) in allowed
-        assert runs == {}
+        judge = Judge(traffic.messages, service.runs, queue_line.sent)
+        if complaints := judge.complaints(fleet, service.dead_letters()):
+            pytest.fail("\n".join(complaints), pytrace=False)
         assert leftovers(engine) == []
     assert {*ANY, Fault.NOT_DONE} <= queue_line.met["DeleteMessage"].keys(), "else this was no test"
     assert queue_line.met["ReceiveMessage"]
