@@ -95,8 +95,15 @@ class LocalSqs:
             MaxNumberOfMessages=10,
             WaitTimeSeconds=wait_seconds,
             AttributeNames=["All"],
+            MessageAttributeNames=["All"],
         )
         return list(answer.get("Messages", []))
+
+    def show(self, url: str, message: Mapping[str, Any]) -> None:
+        """Let a message that was received be visible again at once."""
+        self._sqs.change_message_visibility(
+            QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+        )
 
     def count(self, url: str) -> tuple[int, int]:
         """How many messages are visible, and how many are in flight."""
@@ -153,9 +160,26 @@ class LocalSqs:
         urllib.request.urlopen(request).close()  # noqa: S310  the address is our own
 
 
+def delete_in_turn() -> None:
+    """Let moto delete a message only while none is sent or deleted.
+
+    Else it loses what is sent at that very moment, and brings back what is deleted.
+    """
+    from moto.sqs.models import Queue
+
+    delete = Queue.delete_message
+
+    def locked(self: Queue, receipt_handle: str) -> None:
+        with self._messages_lock:  # that of its own sends
+            delete(self, receipt_handle)
+
+    Queue.delete_message = locked  # type: ignore[method-assign]
+
+
 def main() -> None:
     from moto.server import ThreadedMotoServer
 
+    delete_in_turn()
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     print(server.get_host_and_port()[1], flush=True)

@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from lookout.sqs import Queue
 from testbed.debian import Unavailable
 from testbed.engine import PrivateEngine, version
 from testbed.faultproxy import FaultProxy
+from testbed.faulty_sqs import FaultySqs
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
@@ -31,6 +33,7 @@ from tests.integration.crashes import Findings
 from tests.integration.deploys import request_for
 from tests.integration.hosts import FLAVOURS, NEWEST, Flavour, Host, needed, run_flavours
 from tests.integration.queues import connected
+from tests.integration.service import Service
 
 MakeContainer = Callable[..., str]
 AppImage = Callable[..., str]
@@ -151,6 +154,21 @@ async def queue(sqs: LocalSqs, queue_url: str) -> AsyncIterator[Queue]:
     """That queue, as Lookout drives it."""
     async with connected(queue_url, sqs.environment()) as queue:
         yield queue
+
+
+@pytest.fixture
+def queue_line(sqs: LocalSqs) -> Iterator[FaultySqs]:
+    """A faulty line to the queue server; it does no wrong yet."""
+    with FaultySqs(sqs.endpoint) as line:
+        yield line
+
+
+@pytest.fixture
+def service(engine: PrivateEngine, sqs: LocalSqs, tmp_path: Path) -> Iterator[Service]:
+    """A queue, on which no Lookout has been started yet."""
+    service = Service(engine, sqs, tmp_path)
+    yield service
+    service.close()
 
 
 @pytest.fixture
