@@ -55,7 +55,7 @@ class Service:
         """What each Lookout has logged."""
         return [lookout.events for lookout in self.lookouts]
 
-    def start(self, *, pace: dict[str, float] | None = None, **settings: str) -> RunningLookout:
+    def start(self, *, pace: dict[str, Any] | None = None, **settings: str) -> RunningLookout:
         environment = self._environment | settings
         self.lookouts.append(RunningLookout(environment, self._folder, **(PACE | (pace or {}))))
         return self.lookouts[-1]
