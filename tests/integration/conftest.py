@@ -112,9 +112,18 @@ def hosts() -> Iterator[Mapping[Flavour, Host]]:
 
 
 @pytest.fixture
-def host(request: pytest.FixtureRequest, hosts: Mapping[Flavour, Host]) -> Host:
-    """The host that this test is for: of the run's engine, or of the one in the test's name."""
-    return hosts[getattr(request, "param", None) or run_flavours()[0]]
+def host(request: pytest.FixtureRequest, hosts: Mapping[Flavour, Host]) -> Iterator[Host]:
+    """The host that this test is for: of the run's engine, or of the one in the test's name.
+
+    One whose engine ends is the test's own.
+    """
+    flavour = getattr(request, "param", None) or run_flavours()[0]
+    if not request.node.get_closest_marker("engine_ends"):
+        yield hosts[flavour]
+        return
+    host = Host(flavour)
+    yield host
+    host.close()
 
 
 @pytest.fixture

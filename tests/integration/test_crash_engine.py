@@ -1,6 +1,6 @@
 """Whenever the engine ends, killed or stopped, Lookout waits for it and brings all in order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,13 @@ from testbed.sqs import LocalSqs
 from tests.integration.crash_points import IS_SAMPLE, PARTS, Point, points, states, taken
 from tests.integration.crash_scenarios import OLD, ROLLBACK, Scenario, with_policy
 from tests.integration.crashes import Bystander, Fault, Findings, Ground, Play
-from tests.integration.hosts import Host, needed
 
-pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(600 if IS_SAMPLE else 3600)]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.engine_ends,
+    pytest.mark.queue,
+    pytest.mark.timeout(600 if IS_SAMPLE else 3600),
+]
 
 Note = Callable[[str, Findings, int], None]
 
@@ -29,23 +33,6 @@ SOME_CASES = [
 #: Lookout looks again after a pause that grows.
 SETTLED_WITHIN = 60
 FOUND_WITHIN = 10  # seconds
-
-
-@pytest.fixture
-def engine(host: Host) -> Iterator[PrivateEngine]:
-    """An engine of the test's own, for it will end again and again."""
-    with needed():
-        engine = host.flavour.engine()
-        engine.start()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def registry(engine: PrivateEngine) -> Iterator[Registry]:
-    """A registry that outlives the engine."""
-    with Registry(engine.sandbox, 5000) as registry:
-        yield registry
 
 
 @pytest.mark.parametrize("number", range(PARTS))

@@ -1,36 +1,17 @@
 """An engine that dies while a deploy has stopped nothing yet, and comes back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from lookout.model import Outcome
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
-from testbed.registry import Registry
 from tests.integration.conftest import AppImage, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
-from tests.integration.hosts import Host, needed
 from tests.integration.watching import state
 
-pytestmark = pytest.mark.engine
-
-
-@pytest.fixture
-def engine(host: Host) -> Iterator[PrivateEngine]:
-    """An engine of the test's own."""
-    with needed():
-        engine = host.flavour.engine()
-        engine.start()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def registry(engine: PrivateEngine) -> Iterator[Registry]:
-    """A registry that outlives the engine."""
-    with Registry(engine.sandbox, 5000) as registry:
-        yield registry
+pytestmark = [pytest.mark.engine, pytest.mark.engine_ends]
 
 
 @pytest.mark.parametrize(
