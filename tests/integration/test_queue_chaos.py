@@ -69,4 +69,4 @@ def in_shares(messages: Sequence[Wish], count: int) -> list[Sequence[Wish]]:
 def in_the_middle(lookout: RunningLookout, chance: random.Random, sent: int) -> None:
     """Wait for a moment at which it has much in hand: another one each time."""
     event, most = chance.choice([("received", sent // 2), *((name, sent // 8) for name in STEPS)])
-    lookout.wait_for(event, count=chance.randint(1, max(1, most)), seconds=120)
+    lookout.wait_for(event, count=chance.randint((most + 1) // 2, most), seconds=120)
