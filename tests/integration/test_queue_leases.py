@@ -44,7 +44,7 @@ def test_each_message_of_ten_deploys_at_once_that_take_longer_than_its_lease_is_
             MonitorSeconds=str(monitor),
             DeployTimeSeconds="1",
         )
-        lookout.wait_for("deployed", count=IMAGES)
+        lookout.wait_for("deployed", count=IMAGES, seconds=120)
         service.wait_until_settled()
 
     assert lookout.order("deploying", "deployed") == ["deploying"] * IMAGES + ["deployed"] * IMAGES
