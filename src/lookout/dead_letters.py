@@ -25,8 +25,8 @@ class DeadLetters:
         self._queue = queue
         self._retry_pause = retry_pause
 
-    async def put(self, message: Message, report: Report) -> bool:
-        """Send the message there, at least once; False where that failed, which is logged."""
+    async def put(self, message: Message, report: Report) -> None:
+        """Send the message there, at least once; raises QueueError where that failed, which is logged."""
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(QueueError),
@@ -40,13 +40,12 @@ class DeadLetters:
                     await self._queue.send(message.body, message, {} if is_last else _why(message, report))
         except QueueError as exc:
             log.error(
-                "message not sent to the dead-letter queue; it stays on its own queue and is sent later",
+                "message not sent to the dead-letter queue",
                 message_id=message.id,
                 error=str(exc),
                 **({"statement": PERMISSION} if isinstance(exc, QueueDenied) else {}),
             )
-            return False
-        return True
+            raise
 
 
 def _why(message: Message, report: Report) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The recipe of a deploy: find the containers, pull the image, plan, replace each or none."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -131,7 +132,13 @@ class Deployer:
         except CopyRefused as exc:
             return Report(Outcome.FAILED, str(exc))
         except SwapRefused as exc:
-            return Report(Outcome.FAILED, str(exc), transient=exc.transient, log_tail=exc.log_tail)
+            return Report(
+                Outcome.FAILED,
+                str(exc),
+                transient=exc.transient,
+                log_tail=exc.log_tail,
+                must_wait=exc.must_wait,
+            )
         except RolledBack as exc:
             return Report(Outcome.ROLLED_BACK, str(exc), log_tail=exc.log_tail)
         except RollbackFailed as exc:
@@ -141,7 +148,7 @@ class Deployer:
         targets = await self._targets(request)
         found.targets = [target for target in targets if not target.left_alone]
         found.engine_started = await self._engine.started()
-        if report := self._planner.idle(targets) or overtaken(targets, request.origin):
+        if report := self._planner.idle(targets) or overtaken(targets, request, time.time()):
             return report
         image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
         return await self._replace_all(request, image, {target.name for target in targets})
@@ -184,10 +191,12 @@ class Deployer:
                         return report
                     plan = await self._planner.plan(targets, request.image, image)
                     if plan.names <= names:
-                        return overtaken(targets, request.origin) or await self._carry_out(plan, request)
+                        return overtaken(targets, request, time.time()) or await self._carry_out(
+                            plan, request
+                        )
             except InProgress as exc:
                 if has_cleared and exc.container in names:
-                    raise SwapRefused(str(exc), transient=True) from exc
+                    raise SwapRefused(str(exc), transient=True, must_wait=True) from exc
                 has_cleared = True
                 names.add(exc.container)  # in hand of another deploy of ours: its end is waited for
                 await self._recovery.clear_way(request.image.name, names)  # of a Lookout before this one

@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from lookout.errors import Interrupted
 from lookout.leases import Leases
-from lookout.model import Delivery, DeployRequest, ImageName, Message, Outcome, Report
+from lookout.model import Delivery, DeployRequest, ImageName, Message, Origin, Outcome, Report
 from lookout.settler import Settler
 from lookout.unbroken import unbroken
 
 Deploy = Callable[[DeployRequest], Awaitable[Report]]
 
+MOST_WAITING = 2  # messages of one image, where none may be superseded
+LATER = 5.0  # seconds until one more of them is delivered again
 LAST_WORDS = 0.5  # seconds for a task that does not even end its undo
 
 log = structlog.stdlib.get_logger(__name__)
@@ -44,7 +47,7 @@ class Dispatcher:
         self._waiting: dict[ImageName, list[Delivery]] = {}
         self._workers: dict[ImageName, asyncio.Task[None]] = {}
         self._settling: set[asyncio.Task[None]] = set()
-        self._deployed: dict[ImageName, tuple[int, int]] = {}
+        self._deployed: dict[ImageName, Origin] = {}
 
     async def run(self) -> None:
         """Dispatch until cancelled. The workers go on: `stop` ends them."""
@@ -97,22 +100,33 @@ class Dispatcher:
     def _offer(self, delivery: Delivery) -> None:
         """Let the delivery wait for its worker; the older of two that wait is superseded."""
         waiting = self._waiting.setdefault(delivery.request.image.name, [])
+        if self._keep_all and len(waiting) >= MOST_WAITING:
+            self._later(delivery)
+            return
         waiting.append(delivery)
         if len(waiting) > 1 and not self._keep_all:
-            waiting.sort(key=lambda waits: waits.message.order)
-            self._supersede(waiting.pop(0), f"{waiting[0].request.image} was sent later")
+            older, newer = waiting
+            if older.message.origin.is_newer_than(newer.message.origin):
+                older, newer = newer, older
+            waiting[:] = [newer]
+            self._supersede(older, f"{newer.request.image} was sent later")
+
+    def _later(self, delivery: Delivery) -> None:
+        """Give it back for a while: one busy image must not use up all slots."""
+        self._beside(self._leases.release(delivery.message, after=LATER), delivery)
 
     def _supersede(self, delivery: Delivery, reason: str) -> None:
-        report = Report(Outcome.SUPERSEDED, reason)
-        settling = asyncio.create_task(
-            self._settler.settle(delivery.message, report, image=str(delivery.request.image)),
-            name=f"settle {delivery.message.id}",
-        )
+        report, image = Report(Outcome.SUPERSEDED, reason), str(delivery.request.image)
+        self._beside(self._settler.settle(delivery.message, report, image=image), delivery)
+
+    def _beside(self, step: Coroutine[Any, Any, None], delivery: Delivery) -> None:
+        settling = asyncio.create_task(unbroken(step), name=f"settle {delivery.message.id}")
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
 
     async def _work(self, delivery: Delivery) -> None:
-        if delivery.message.order < self._deployed.get(delivery.request.image.name, (0, 0)):
+        deployed = self._deployed.get(delivery.request.image.name)
+        if deployed and deployed.is_newer_than(delivery.message.origin):
             self._supersede(delivery, "a message that was sent later is deployed")
         else:
             await self._deploy_one(delivery)
@@ -124,15 +138,16 @@ class Dispatcher:
             log.info("deploying")
             try:
                 report = await self._report(delivery.request)
-                if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
-                    self._deployed[image.name] = message.order
-                seconds = round(time.monotonic() - begun, 2)
-                await unbroken(self._settler.settle(message, report, seconds=seconds))
             except Interrupted:
                 await self._give_back(message)
+                return
             except asyncio.CancelledError:
                 await self._give_back(message)
                 raise
+            if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
+                self._deployed[image.name] = message.origin
+            seconds = round(time.monotonic() - begun, 2)
+            await unbroken(self._settler.settle(message, report, seconds=seconds))
 
     async def _report(self, request: DeployRequest) -> Report:
         try:
@@ -144,6 +159,5 @@ class Dispatcher:
             return Report(Outcome.FAILED, f"unexpected error: {exc!r}"[:500], transient=True)
 
     async def _give_back(self, message: Message) -> None:
-        if self._leases.holds(message):
-            log.info("deploy interrupted; its message goes back to the queue")
-            await unbroken(self._leases.release(message))
+        log.info("deploy interrupted; its message goes back to the queue")
+        await unbroken(self._leases.release(message))

@@ -126,9 +126,10 @@ class Stuck(LookoutError):
 class SwapRefused(LookoutError):
     """The swap did not come about, and no image is to blame; the old container runs, or runs again."""
 
-    def __init__(self, message: str, *, transient: bool, log_tail: str = "") -> None:
+    def __init__(self, message: str, *, transient: bool, log_tail: str = "", must_wait: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+        self.must_wait = must_wait  # for another swap, however long that takes
         self.log_tail = log_tail  # of the new container
 
 

@@ -117,6 +117,13 @@ class Origin:
 
     message_id: str
     sent_timestamp: int  # milliseconds since the epoch, by the clock of SQS
+    sequence_number: int = 0  # of a FIFO queue
+
+    def is_newer_than(self, other: "Origin") -> bool:
+        """Whether it was sent later; in a FIFO queue its sequence number says so."""
+        if self.sequence_number and other.sequence_number:
+            return self.sequence_number > other.sequence_number
+        return self.sent_timestamp > other.sent_timestamp
 
 
 @dataclass(frozen=True)
@@ -151,13 +158,8 @@ class Message:
     sequence_number: int = 0  # of a FIFO queue
 
     @property
-    def order(self) -> tuple[int, int]:
-        """Sorts messages as they were sent."""
-        return self.sent_timestamp, self.sequence_number
-
-    @property
     def origin(self) -> Origin:
-        return Origin(self.id, self.sent_timestamp)
+        return Origin(self.id, self.sent_timestamp, self.sequence_number)
 
 
 @dataclass(frozen=True)
@@ -191,4 +193,5 @@ class Report:
     containers: tuple[str, ...] = ()
     log_tail: str = ""  # of a new container that was no good
     transient: bool = False  # a failure whose cause may pass by itself
+    must_wait: bool = False  # for another swap, however long that takes
     retry_after: float | None = None  # seconds, where the usual backoff does not fit

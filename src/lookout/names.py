@@ -30,9 +30,11 @@ LIVE = PREFIX + "live"
 #: Of a stand-in: full id of the container that it stands in for.
 ROLLBACK_FOR = PREFIX + "rollback-for"
 
-#: The message that this container came from: its id, and when it was sent, in milliseconds since the epoch.
+#: The message that this container came from: its id, when it was sent, in milliseconds since the epoch, and
+#: its place in a FIFO queue.
 MESSAGE_ID = "lookout.message-id"
 SENT_TIMESTAMP = "lookout.sent-timestamp"
+SEQUENCE_NUMBER = "lookout.sequence-number"
 
 STOP_FIRST = "stop-first"
 

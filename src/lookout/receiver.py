@@ -3,8 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -15,6 +16,7 @@ from lookout.model import Delivery, Message, Nothing, Outcome, Report
 from lookout.request import parse
 from lookout.settler import Settler
 from lookout.sqs import BATCH, Queue
+from lookout.unbroken import unbroken
 
 LONGEST_BACKOFF = 60.0  # seconds between two polls that fail
 OTHER_HOST = (1.0, 5.0)  # seconds until the owner of a message may see it
@@ -51,6 +53,7 @@ class Receiver:
         self._stopping = stopping
         self._longest_backoff = longest_backoff
         self._answered = False
+        self._settling: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Receive until asked to stop; the poll that is open then ends by itself.
@@ -68,7 +71,16 @@ class Receiver:
             if self._stopping.is_set():
                 await self._leases.release_all(fresh)
             else:
-                await asyncio.gather(*filter(None, map(self._admit, fresh)))
+                for message in fresh:
+                    if ending := self._admit(message):
+                        self._settle(ending)
+        await asyncio.gather(*self._settling)
+
+    def _settle(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Beside the polls, for as long as it takes: its slot is not free before."""
+        task = asyncio.create_task(unbroken(ending), name="settle")
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
 
     async def _poll(self) -> list[Message]:
         received: list[Message] = []
@@ -103,7 +115,7 @@ class Receiver:
             log.info("message delivered again while in hand", message_id=message.id)
         return fresh
 
-    def _admit(self, message: Message) -> Awaitable[None] | None:
+    def _admit(self, message: Message) -> Coroutine[Any, Any, None] | None:
         """Put the message into the inbox, or return what ends it.
 
         Nothing is awaited here: what asks for nothing must not delay what asks for a deploy, and the

@@ -8,6 +8,7 @@ from typing import TypeVar
 import structlog
 
 from lookout.dead_letters import DeadLetters
+from lookout.errors import QueueDenied, QueueError, QueueUnusable
 from lookout.leases import Leases
 from lookout.model import Message, Outcome, Report
 
@@ -24,6 +25,7 @@ _LEVELS = {
     Outcome.ROLLBACK_FAILED: "critical",
 }
 
+_NEVER_AGAIN = (Outcome.ROLLED_BACK, Outcome.ROLLBACK_FAILED)
 _BAD = (Outcome.INVALID, Outcome.FAILED, Outcome.ROLLED_BACK, Outcome.ROLLBACK_FAILED)
 
 log = structlog.stdlib.get_logger(__name__)
@@ -53,7 +55,7 @@ class Settler:
         self._backoff_base = backoff_base
         self._retry_for = retry_for
         self._tries: OrderedDict[str, int] = OrderedDict()
-        self._settled: OrderedDict[str, Report] = OrderedDict()
+        self._settled: OrderedDict[str, Report | None] = OrderedDict()  # None where it is laid aside
 
     def is_settled(self, message: Message) -> bool:
         """Whether this message ended before, and has come back only because it was not deleted."""
@@ -95,16 +97,24 @@ class Settler:
 
     async def _end(self, message: Message, report: Report | None) -> None:
         """Delete the message, once it is laid aside if it has to be."""
-        if not report or await self._lay_aside(message, report):
-            await self._leases.done(message)
-        else:
-            await self._leases.release(message, after=self._backoff(message))
+        try:
+            if report and self._dead_letters and self._is_laid_aside(report):
+                await self._dead_letters.put(message, report)
+        except QueueError as exc:
+            if not self._is_given_up(report, exc):
+                await self._leases.release(message, after=self._backoff(message))
+                return
+            log.error("the message is deleted all the same", message_id=message.id)
+        _remember(self._settled, message.id, None)  # should it come back, it is only deleted
+        await self._leases.done(message)
 
-    async def _lay_aside(self, message: Message, report: Report) -> bool:
-        """Send it to the dead-letter queue where it belongs there; False where that failed."""
-        if self._dead_letters and self._is_laid_aside(report):
-            return await self._dead_letters.put(message, report)
-        return True
+    def _is_given_up(self, report: Report | None, error: QueueError) -> bool:
+        """Whether a message goes that the dead-letter queue will not take.
+
+        It would stop the service again after a restart, or hold up its group.
+        """
+        is_final = isinstance(error, QueueDenied | QueueUnusable)
+        return is_final and (self._in_order or (report is not None and report.outcome in _NEVER_AGAIN))
 
     def _is_laid_aside(self, report: Report) -> bool:
         """Whether a person may want to see a message that ended like this."""
@@ -115,12 +125,13 @@ class Settler:
         """Seconds until the next try; None ends the message."""
         match report.outcome:
             case Outcome.NOT_HERE if report.retry_after is not None:
-                return report.retry_after
+                # In a FIFO queue it holds up its group, which must not be for ever.
+                return None if self._in_order and self._expired(message) else report.retry_after
             case Outcome.NOT_HERE if self._keeps_unmatched and not self._in_order:
                 return self._backoff(message)
             case Outcome.INVALID if not (self._dead_letters or self._in_order):
                 return self._backoff(message)
-            case Outcome.FAILED if report.transient and not self._expired(message):
+            case Outcome.FAILED if report.must_wait or (report.transient and not self._expired(message)):
                 return self._backoff(message)
             case _:
                 return None

@@ -113,7 +113,11 @@ class Successor:
         origin = self._signature.origin
         if origin is None or self._plan.follows:
             return {}
-        return {names.MESSAGE_ID: origin.message_id, names.SENT_TIMESTAMP: str(origin.sent_timestamp)}
+        return {
+            names.MESSAGE_ID: origin.message_id,
+            names.SENT_TIMESTAMP: str(origin.sent_timestamp),
+            names.SEQUENCE_NUMBER: str(origin.sequence_number),
+        }
 
     async def _prove(self, plan: Plan, body: Json, created: str) -> None:
         """The new container is what was planned, or nothing is stopped for it."""

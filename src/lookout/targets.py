@@ -4,12 +4,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lookout.model import ImageName, ImageRef, Json, Origin, Outcome, Reference, Report
-from lookout.names import MESSAGE_ID, SENT_TIMESTAMP, is_leftover_name, name_of, reference_of
+from lookout.model import DeployRequest, ImageName, ImageRef, Json, Origin, Outcome, Reference, Report
+from lookout.names import (
+    MESSAGE_ID,
+    SENT_TIMESTAMP,
+    SEQUENCE_NUMBER,
+    is_leftover_name,
+    name_of,
+    reference_of,
+)
 
 #: The user's word on whether Lookout may replace this container.
 ENABLE = "lookout.enable"
 _YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+CLOCK_SKEW = 86400.0  # seconds by which the clock of SQS may be ahead of this machine's
+_NUMBER = re.compile(r"[0-9]{1,30}")
 
 SWARM_LABELS = ("com.docker.swarm.task.id", "com.docker.swarm.service.id")
 
@@ -36,12 +46,18 @@ class Target:
             return False
         return self.reference is None or self.reference.tag in (None, image.tag)
 
+    def is_tagged(self, tag: str) -> bool:
+        """Whether it was created from this tag, whatever that meant then."""
+        return self.reference is not None and self.reference.tag == tag
+
     @property
     def origin(self) -> Origin | None:
         """The message that it came from; None where its labels do not say."""
         labels = self.container["Config"].get("Labels") or {}
-        sent = labels.get(SENT_TIMESTAMP, "")
-        return Origin(labels.get(MESSAGE_ID, ""), int(sent)) if re.fullmatch(r"[0-9]{1,15}", sent) else None
+        sent, place = labels.get(SENT_TIMESTAMP, ""), labels.get(SEQUENCE_NUMBER, "0")
+        if not (_NUMBER.fullmatch(sent) and _NUMBER.fullmatch(place)):
+            return None
+        return Origin(labels.get(MESSAGE_ID, ""), int(sent), int(place))
 
     def spell(self, image: ImageRef) -> str:
         """The new reference, its repository written as it was when the container was created."""
@@ -75,17 +91,24 @@ def match(
     return Target(container, reference, why)
 
 
-def overtaken(targets: Sequence[Target], origin: Origin | None) -> Report | None:
-    """How a message ends that has come late: after a newer one, or after its own deploy; None if neither."""
-    deployed = {target.name: target.origin for target in targets if not target.left_alone}
-    if origin is None or not deployed:
+def overtaken(targets: Sequence[Target], request: DeployRequest, now: float) -> Report | None:
+    """How a message ends that has come late: after a newer one, or after its own deploy; None if neither.
+
+    A container that claims to come from the future, seconds since the epoch by the clock of this machine,
+    holds up nothing: such a label was made by hand, or by a clock that was wrong.
+    """
+    managed, origin = [target for target in targets if not target.left_alone], request.origin
+    if origin is None or not managed:
         return None
-    for name, other in deployed.items():
-        if other and other.sent_timestamp > origin.sent_timestamp:
-            reason = f"{name} came from a message that was sent later ({other.message_id})"
+    for target in managed:
+        other = target.origin
+        if other and other.is_newer_than(origin) and other.sent_timestamp / 1000 < now + CLOCK_SKEW:
+            reason = f"{target.name} came from a message that was sent later ({other.message_id})"
             return Report(Outcome.SUPERSEDED, reason)
-    if all(other == origin for other in deployed.values()):
-        return Report(Outcome.UNCHANGED, "every container came from this very message")
+    if any(target.origin == origin for target in managed) and all(
+        target.origin == origin or target.is_tagged(request.image.tag) for target in managed
+    ):
+        return Report(Outcome.UNCHANGED, "the containers came from this very message")
     return None
 
 

@@ -91,11 +91,12 @@ async def test_with_the_statement_for_dead_letters_they_are_sent_and_without_it_
     message = Message("m-1", "body", "handle")
     with sqs.enforce_iam(policy(RECEIVER, DEAD_LETTERS)) as environment:
         async with connected(queue_url, environment) as queue:
-            assert await DeadLetters(queue, retry_pause=0).put(message, DEAD)
+            await DeadLetters(queue, retry_pause=0).put(message, DEAD)
     assert sqs.count(queue_url) == (1, 0)
     with sqs.enforce_iam(policy(RECEIVER)) as environment:
         async with connected(queue_url, environment) as queue:
-            assert not await DeadLetters(queue, retry_pause=0).put(message, DEAD)
+            with pytest.raises(QueueDenied):
+                await DeadLetters(queue, retry_pause=0).put(message, DEAD)
     (event,) = said(logs, "message not sent to the dead-letter queue")
     told, written = json.loads(event["statement"]), DEAD_LETTERS
     assert (told["Effect"], told["Action"]) == (written["Effect"], written["Action"])

@@ -42,19 +42,22 @@ async def test_of_a_group_one_is_deployed_at_a_time_in_order_also_after_a_failur
 async def test_nothing_of_a_group_is_received_while_one_of_it_is_in_hand_and_other_groups_go_on(
     sqs: LocalSqs, fifo: Queue
 ) -> None:
-    for image in ("acme/api", "acme/web"):
-        for tag in ("1", "2"):
-            sqs.send(
-                fifo.url, body(image, tag), MessageGroupId=image[5:], MessageDeduplicationId=image[5:] + tag
-            )
+    for group in ("slow", "quick"):
+        for number in (
+            "1",
+            "2",
+        ):  # images of their own, so that nothing but the group keeps one from the other
+            text = body(f"acme/{group}-{number}", "1")
+            sqs.send(fifo.url, text, MessageGroupId=group, MessageDeduplicationId=group + number)
     async with listening(fifo) as listener:
-        listener.deploys.end("acme/web:1", "acme/web:2")
-        await until(lambda: "acme/web:2" in listener.deploys.begun)
-        assert listener.deploys.begun.count("acme/api:1") == 1
-        assert "acme/api:2" not in listener.deploys.begun
-        listener.deploys.end("acme/api:1", "acme/api:2")
+        listener.deploys.end("acme/quick-1:1", "acme/quick-2:1")
+        await until(lambda: "acme/quick-2:1" in listener.deploys.begun)
+        await until(lambda: sqs.count(fifo.url) == (1, 1))
+        assert "acme/slow-2:1" not in listener.deploys.begun
+        listener.deploys.end("acme/slow-1:1", "acme/slow-2:1")
         await until(lambda: sqs.count(fifo.url) == (0, 0))
-    assert [image for image in listener.deploys.begun if "api" in image] == ["acme/api:1", "acme/api:2"]
+    begun = [image for image in listener.deploys.begun if "slow" in image]
+    assert begun == ["acme/slow-1:1", "acme/slow-2:1"]
 
 
 async def test_what_is_invalid_or_runs_nowhere_here_does_not_hold_up_its_group(
@@ -80,6 +83,22 @@ async def test_of_two_groups_with_one_image_none_is_superseded_while_it_waits(
         await until(lambda: sqs.count(fifo.url) == (0, 0))
     assert listener.deploys.begun == ["acme/api:1", "acme/api:2", "acme/api:3"]
     assert listener.deploys.most_at_once == 1
+
+
+async def test_many_groups_with_one_image_leave_room_for_another(
+    sqs: LocalSqs, fifo: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lookout.dispatcher.LATER", 0.5)
+    tags = [str(number) for number in range(8)]
+    for tag in tags:
+        sqs.send(fifo.url, body("acme/slow", tag), MessageGroupId=tag, MessageDeduplicationId=tag)
+    sqs.send(fifo.url, body("acme/quick", "1"), MessageGroupId="quick", MessageDeduplicationId="quick")
+    async with listening(fifo, slots=4) as listener:
+        listener.deploys.end("acme/quick:1")
+        await until(lambda: "acme/quick:1" in listener.deploys.begun)
+        assert len(listener.deploys.begun) == 2, "the slow one runs still"
+        listener.deploys.end(*(f"acme/slow:{tag}" for tag in tags))
+        await until(lambda: sqs.count(fifo.url) == (0, 0), within=30)
 
 
 # To whom

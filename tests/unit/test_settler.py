@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 from structlog.testing import capture_logs
 
-from lookout import dead_letters, settler
+from lookout import dead_letters, leases, settler
 from lookout.dead_letters import DeadLetters
 from lookout.leases import Leases
 from lookout.model import Message, Outcome, Report
@@ -20,18 +20,24 @@ class Client:
     """The calls of an SQS client that settling makes; all work, but for the sends that are refused first."""
 
     def __init__(self) -> None:
+        self.calls: list[str] = []
         self.deleted: list[str] = []
         self.kept: dict[str, list[int]] = {}
         self.sent: list[dict[str, Any]] = []
         self.refused: list[Exception] = []
+        self.keeps: list[Exception] = []  # what deletes are refused with first
 
     async def send_message(self, **parameters: Any) -> dict[str, Any]:
         if self.refused:
             raise self.refused.pop(0)
+        self.calls.append("send")
         self.sent.append(parameters)
         return {}
 
     async def delete_message(self, **parameters: Any) -> dict[str, Any]:
+        if self.keeps:
+            raise self.keeps.pop(0)
+        self.calls.append("delete")
         self.deleted.append(parameters["ReceiptHandle"])
         return {}
 
@@ -46,7 +52,7 @@ class Bench:
     def __init__(self, *, aside: str = "", **options: Any) -> None:
         self.client = Client()
         queue = Queue(self.client, "queue")  # type: ignore[arg-type]
-        self.leases = Leases(queue, slots=32)
+        self.leases = Leases(queue, slots=32, retry_pause=0)
         dead_letters = DeadLetters(queue.beside(aside), retry_pause=0) if aside else None
         self.settler = Settler(self.leases, dead_letters=dead_letters, **({"retry_for": 3600} | options))
 
@@ -204,6 +210,7 @@ async def test_what_ended_badly_is_sent_to_the_dead_letter_queue_as_it_came_and_
     bench, one = Bench(aside="dead"), message()
     one.body = '{"ImageName": "caf\u00e9"}'
     assert await bench.settle(one, report) is None
+    assert bench.client.calls == ["send", "delete"]
     (sent,) = bench.client.sent
     assert (sent["QueueUrl"], sent["MessageBody"]) == ("dead", one.body)
     told = {name: value["StringValue"] for name, value in sent["MessageAttributes"].items()}
@@ -266,13 +273,41 @@ async def test_what_cannot_be_sent_there_stays_on_its_queue_and_is_sent_when_it_
     assert (len(bench.client.sent), bench.client.deleted) == (1, ["handle-1"])
 
 
+DENIED = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SendMessage")
+
+
 async def test_who_may_not_send_there_is_told_the_statement_to_add() -> None:
     bench = Bench(aside="dead")
-    denied = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SendMessage")
-    bench.client.refused = [denied] * dead_letters.TRIES
+    bench.client.refused = [DENIED] * dead_letters.TRIES
     with capture_logs() as logs:
         assert await bench.settle(message(), BAD[0]) is not None
     assert json.loads(logs[-1]["statement"])["Action"] == "sqs:SendMessage"
+
+
+async def test_a_rolled_back_deploy_that_may_not_be_sent_there_ends_all_the_same() -> None:
+    """Lookout would forget it with its end, and the next one would stop the service for it again."""
+    bench = Bench(aside="dead")
+    bench.client.refused = [DENIED] * dead_letters.TRIES
+    with capture_logs() as logs:
+        assert await bench.settle(message(), Report(Outcome.ROLLED_BACK)) is None
+    assert logs[-1]["event"] == "the message is deleted all the same"
+
+
+async def test_in_a_fifo_queue_what_may_not_be_sent_there_does_not_hold_up_its_group() -> None:
+    bench = Bench(aside="dead.fifo", in_order=True)
+    bench.client.refused = [DENIED] * dead_letters.TRIES
+    assert await bench.settle(message(), Report(Outcome.INVALID)) is None
+
+
+async def test_what_is_laid_aside_and_comes_back_is_only_deleted() -> None:
+    bench, one = Bench(aside="dead"), message()
+    bench.client.keeps = [OSError("away")] * leases.DELETE_TRIES
+    bench.leases.hold(one, time.monotonic())
+    await bench.settler.settle(one, BAD[0])
+    assert (len(bench.client.sent), bench.client.deleted) == (1, [])
+    bench.leases.hold(one, time.monotonic())
+    await bench.settler.settle_again(one)
+    assert (len(bench.client.sent), bench.client.deleted) == (1, ["handle-1"])
 
 
 # Unmatched, and in order
@@ -300,6 +335,13 @@ async def test_in_a_fifo_queue_what_may_work_later_and_what_is_for_another_host_
     assert await bench.settle(message(1), Report(Outcome.FAILED, transient=True)) is not None
     assert await bench.settle(message(2), Report(Outcome.NOT_HERE, retry_after=2)) == 2
     assert not bench.client.sent
+    assert await bench.settle(message(3, age=3601), Report(Outcome.NOT_HERE, retry_after=2)) is None
+    assert len(bench.client.sent) == 1, "but not for ever"
+
+
+async def test_what_waits_for_another_swap_waits_for_as_long_as_that_takes() -> None:
+    waiting = Report(Outcome.FAILED, "another Lookout has it in hand", transient=True, must_wait=True)
+    assert await Bench().settle(message(age=100000), waiting) is not None
 
 
 async def test_what_is_remembered_is_bounded_and_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:

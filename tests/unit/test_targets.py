@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lookout.identity import own_id
-from lookout.model import ImageName, ImageRef, Json
-from lookout.targets import Target, match, why_left_alone
+from lookout.model import DeployRequest, ImageName, ImageRef, Json, Origin, Outcome
+from lookout.targets import Target, match, overtaken, why_left_alone
 
 OLD_ID, NEW_ID = "sha256:" + "1a" * 32, "sha256:" + "2b" * 32
 API = ImageName("ghcr.io", "acme/api")
@@ -191,3 +191,77 @@ def test_a_host_that_shows_the_mounts_of_its_containers_is_not_a_container(tmp_p
     (tmp_path / "mountinfo").write_text(MOUNTS.format(id="ab" * 32))
     assert own_id(tmp_path / "mountinfo") is None
     assert own_id(tmp_path / "missing") is None
+
+
+# Messages that come late
+
+
+NOW = 2_000_000_000  # seconds since the epoch
+SENT = NOW * 1000 - 60_000
+
+
+def came_from(
+    message_id: str, sent: int | str, *, tag: str = "41", sequence: str = "0", **changes: Any
+) -> Target:
+    """A container with the labels of this message."""
+    labels = {
+        "lookout.message-id": message_id,
+        "lookout.sent-timestamp": str(sent),
+        "lookout.sequence-number": sequence,
+        **changes.pop("labels", {}),
+    }
+    target = found(f"ghcr.io/acme/api:{tag}", labels=labels, **changes)
+    assert target
+    return target
+
+
+def unlabelled(tag: str = "41") -> Target:
+    target = found(f"ghcr.io/acme/api:{tag}")
+    assert target
+    return target
+
+
+def late(*targets: Target, message_id: str = "m", sent: int = SENT, sequence: int = 0) -> Outcome | None:
+    """How a message that asks for tag 42 ends because of what these came from."""
+    origin = Origin(message_id, sent, sequence)
+    report = overtaken(targets, DeployRequest(ImageRef(API, "42"), origin=origin), NOW)
+    return report.outcome if report else None
+
+
+def test_a_message_older_than_what_runs_is_superseded_and_a_newer_one_is_not() -> None:
+    assert late(came_from("other", SENT + 1)) is Outcome.SUPERSEDED
+    assert late(came_from("other", SENT)) is None
+    assert late(came_from("other", SENT - 1)) is None
+    assert late(unlabelled(), came_from("other", SENT + 1)) is Outcome.SUPERSEDED
+    assert late(unlabelled()) is None
+    assert late() is None
+
+
+def test_in_a_fifo_queue_its_own_order_counts_and_not_the_clock() -> None:
+    assert late(came_from("other", SENT - 1, sequence="8"), sequence=7) is Outcome.SUPERSEDED
+    assert late(came_from("other", SENT + 1, sequence="6"), sequence=7) is None
+    assert late(came_from("other", SENT + 1), sequence=7) is Outcome.SUPERSEDED, "of another queue"
+
+
+def test_a_message_that_was_deployed_and_comes_again_changes_nothing() -> None:
+    assert late(came_from("m", SENT, tag="42")) is Outcome.UNCHANGED
+    ran_it_before = came_from("earlier", SENT - 9, tag="42")
+    assert late(ran_it_before, came_from("m", SENT, tag="42")) is Outcome.UNCHANGED
+    assert late(unlabelled("42"), came_from("m", SENT, tag="42")) is Outcome.UNCHANGED
+    assert late(unlabelled("41"), came_from("m", SENT, tag="42")) is None, "one was not replaced"
+    assert late(ran_it_before) is None
+
+
+@pytest.mark.parametrize("sent", ["", "soon", "-1", "1e9", "٣", str(NOW * 1000 + 2 * 86_400_000)])
+def test_a_label_that_cannot_be_true_holds_up_nothing(sent: str) -> None:
+    assert late(came_from("other", sent)) is None
+
+
+def test_what_is_left_alone_says_nothing_of_the_others() -> None:
+    alone = came_from("other", SENT + 1, labels={"lookout.enable": "false"})
+    assert late(alone) is None
+    assert late(alone, came_from("m", SENT, tag="42")) is Outcome.UNCHANGED
+
+
+def test_a_request_without_a_message_is_never_late() -> None:
+    assert overtaken([came_from("other", SENT)], DeployRequest(ImageRef(API, "42")), NOW) is None
