@@ -31,7 +31,7 @@ GOOD: tuple[Make, ...] = (
     lambda name, tag: json.dumps({"Type": "Notification", "Message": _body(name, tag)}),
 )
 
-#: Each would deploy something if it were read by somebody who means well.
+#: Most would deploy something if they were read by somebody who means well.
 GARBAGE: tuple[Make, ...] = (
     lambda name, tag: _body(f"{name}:{tag}", tag),
     lambda name, tag: _body(f"{name}@sha256:{'0' * 64}", tag),
