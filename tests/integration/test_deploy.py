@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -20,6 +19,7 @@ from testbed.images import make_image, push
 from testbed.registry import Registry
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
+from tests.integration.queues import until
 from tests.integration.swaps import flag
 from tests.integration.watching import Watch, state
 
@@ -341,7 +341,6 @@ async def test_a_job_that_is_quickly_done_is_brought_back_once(
     make_container: MakeContainer,
     make_deployer: MakeDeployer,
     engine: PrivateEngine,
-    line: FaultProxy,
 ) -> None:
     """What comes back may end well in a moment: it is not started again and again until it stays."""
     job = app_image("1", changes=['CMD ["sh", "-c", "test -e /done || { touch /done; sleep 9999; }"]'])
@@ -476,12 +475,6 @@ async def test_a_port_that_somebody_takes_during_the_stop(
     await until(lambda: inspect(old["Id"])["State"]["Running"] and not leftovers(engine))
     new = inspect(name)
     assert [new[k] for k in ("Id", "Name", "HostConfig")] == [old[k] for k in ("Id", "Name", "HostConfig")]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.1)
 
 
 async def test_a_healthy_image_is_deployed_once_it_is_healthy(
