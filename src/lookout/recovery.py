@@ -109,8 +109,9 @@ class Recovery:
             if ids <= met:
                 return True
             met |= ids
-            # Unlike a group of tasks, this hands on every cancellation: a second one ends an undo in a hurry.
-            if any(await asyncio.gather(*map(self._attempt, found))):
+            # Unlike a group of tasks this hands on every cancellation, and waits for all: a second one ends
+            # an undo in a hurry.
+            if any(await asyncio.gather(*map(self._attempt, found), return_exceptions=True)):
                 return False
 
     async def clear_way(self, image: ImageName, containers: set[str]) -> set[str]:
