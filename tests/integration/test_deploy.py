@@ -18,7 +18,7 @@ from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
-from tests.integration.deploys import leftovers, request_for
+from tests.integration.deploys import leftovers, request_for, serving
 from tests.integration.queues import until
 from tests.integration.swaps import flag
 from tests.integration.watching import Watch, state
@@ -579,7 +579,7 @@ async def test_before_a_swap_a_deploy_is_interrupted_and_during_one_undone(
         await make_deployer(stopping=stopping).deploy(request_for(two))
 
     swapping = asyncio.create_task(make_deployer(monitor=60).deploy(request_for(two)))
-    await until(lambda: inspect(name)["Id"] != old["Id"] and inspect(name)["State"]["Running"])
+    await until(lambda: serving(engine, name) not in ("", old["Id"]))
     swapping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await swapping
@@ -693,7 +693,7 @@ async def test_an_old_container_that_its_owner_removes_meanwhile_is_not_missed(
     bad = app_image("2", changes=['CMD ["sh", "-c", "sleep 2"]'])
     old = inspect(name)["Id"]
     deploying = asyncio.create_task(make_deployer(monitor=4).deploy(request_for(bad)))
-    await until(lambda: inspect(name)["Id"] != old and inspect(name)["State"]["Running"])
+    await until(lambda: serving(engine, name) not in ("", old))
     engine.docker("rm", "-f", old)
     report = await deploying
     assert report.outcome is Outcome.ROLLBACK_FAILED
