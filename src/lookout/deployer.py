@@ -82,6 +82,7 @@ class Deployer:
         self._repair_every = repair_every
         self._locks = Locks(stopping)
         self._recovery = Recovery(engine, self._locks, by=self._identity, parallelism=parallelism)
+        self._recovering: asyncio.Task[None] | None = None
         self._repairing: asyncio.Task[None] | None = None
         self._unended = asyncio.Event()  # something may be half done
         self._is_closed = False
@@ -91,11 +92,10 @@ class Deployer:
 
         What that takes longer for, or what cannot be ended now, goes on in the background.
         """
-        if self._repairing:
-            await ended(self._repairing, within=None)
-        attempt = asyncio.create_task(self._recover(), name="recovery")
-        self._repairing = asyncio.create_task(self._keep_repairing(attempt), name="repair")
-        await asyncio.wait({attempt}, timeout=RECOVERY_PATIENCE)
+        await self._end_repair(within=None)
+        self._recovering = asyncio.create_task(self._recover(), name="recovery")
+        self._repairing = asyncio.create_task(self._keep_repairing(self._recovering), name="repair")
+        await asyncio.wait({self._recovering}, timeout=RECOVERY_PATIENCE)
 
     async def _recover(self) -> None:
         """One attempt at all that is half done."""
@@ -275,17 +275,12 @@ class Deployer:
             self._repairing = asyncio.create_task(self._keep_repairing(), name="repair")
 
     async def _keep_repairing(self, first: asyncio.Task[None] | None = None) -> None:
-        try:
-            if first:
-                await first
-            while True:
-                await self._unended.wait()
-                await asyncio.sleep(self._repair_every)
-                await self._recover()
-        finally:
-            if first:
-                first.cancel()
-                await asyncio.wait({first})
+        if first:
+            await asyncio.wait({first})
+        while True:
+            await self._unended.wait()
+            await asyncio.sleep(self._repair_every)
+            await self._recover()
 
     async def _revive(self, found: "_Found") -> None:
         """Start what ran until its engine died in the middle of this deploy, whatever its restart policy."""
@@ -316,8 +311,12 @@ class Deployer:
     async def close(self, *, within: float | None = None) -> None:
         """End what still goes on beside the deploys; in a hurry after so many seconds."""
         self._is_closed = True
-        if self._repairing:
-            await ended(self._repairing, within=within)
+        await self._end_repair(within=within)
+
+    async def _end_repair(self, *, within: float | None) -> None:
+        for task in (self._repairing, self._recovering):
+            if task:
+                await ended(task, within=within)
 
 
 @dataclass

@@ -88,7 +88,7 @@ def done_name(name: str, old_id: str) -> str:
 
 def is_done_name(name: str) -> bool:
     """Whether a container of this name was replaced by one that has proven itself."""
-    return is_leftover_name(name) and ".lookout-done." in name
+    return is_leftover_name(name) and name.rpartition(".lookout-")[2].startswith("done.")
 
 
 def listed_name(listed: Json) -> str:

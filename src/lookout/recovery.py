@@ -109,9 +109,9 @@ class Recovery:
             if ids <= met:
                 return True
             met |= ids
-            async with asyncio.TaskGroup() as tasks:
-                attempts = [tasks.create_task(self._attempt(deploy)) for deploy in found]
-            if any(attempt.result() for attempt in attempts):
+            # Unlike a group of tasks this hands on every cancellation, and waits for all: a second one ends
+            # an undo in a hurry.
+            if any(await asyncio.gather(*map(self._attempt, found), return_exceptions=True)):
                 return False
 
     async def clear_way(self, image: ImageName, containers: set[str]) -> set[str]:

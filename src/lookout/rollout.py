@@ -92,11 +92,11 @@ class Rollout:
         slots = asyncio.Semaphore(len(self._groups) if in_a_hurry else self._parallelism)
         # The last first: what is down is there.
         restoring = (self._restore(group, slots) for group in reversed(self._groups))
-        results = await asyncio.gather(*restoring, return_exceptions=True)
-        problems = [problem for problem in results if isinstance(problem, RollbackFailed)]
-        for problem in results:
-            if problem and problem not in problems:
-                raise problem
+        problems: list[RollbackFailed] = []
+        for result in await asyncio.gather(*restoring, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+            problems += result
         if problems:
             raise RollbackFailed.joined(problems)
         for swap in self._swaps:
@@ -132,7 +132,8 @@ class Rollout:
             self._failures.append((swap, exc))
             raise
 
-    async def _restore(self, group: Sequence[Swap], slots: asyncio.Semaphore) -> None:
+    async def _restore(self, group: Sequence[Swap], slots: asyncio.Semaphore) -> list[RollbackFailed]:
+        """Bring the old containers of a group back; returns why some could not be."""
         problems: list[RollbackFailed] = []
         async with slots:
             for swap in reversed(group):
@@ -142,8 +143,7 @@ class Rollout:
                     await swap.restore()
                 except RollbackFailed as exc:
                     problems.append(exc)
-        if problems:
-            raise RollbackFailed.joined(problems)
+        return problems
 
     async def _bring_back(self) -> Exception:
         """Undo all, and say why and who was to blame."""

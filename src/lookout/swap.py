@@ -130,7 +130,7 @@ class Swap:
         return self._tail
 
     def note_end(self) -> None:
-        """Log that no time is left, and what a person can do, if something was stopped."""
+        """Log that no time is left, and what a person can do, if something was stopped, or may have been before."""
         if (self._found or self._stopped_at is not None) and not self._serves_again:
             self._log.critical(
                 "ended in the middle of a swap",
@@ -296,7 +296,7 @@ class Swap:
 
     async def _is_taken(self) -> bool:
         holder = await self._engine.find(self.pair.name)
-        return bool(holder) and holder["Id"] != self.pair.served_id  # type: ignore[index]
+        return holder is not None and holder["Id"] != self.pair.served_id
 
     async def _find(self, key: str) -> Json | None:
         return await self._engine.find(key) if key else None

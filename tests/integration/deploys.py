@@ -30,6 +30,11 @@ def leftovers(engine: PrivateEngine) -> list[str]:
     return engine.docker("ps", "-a", "--filter=name=lookout-(new|old|done|rb)", "--format={{.Names}}").split()
 
 
+def serving(engine: PrivateEngine, name: str) -> str:
+    """The id of the running container of this name; empty where none is, as between two steps of a swap."""
+    return engine.docker("ps", "-q", "--no-trunc", f"--filter=name=^/{name}$")
+
+
 async def layer_of(engine: Engine, container: Json) -> Layer:
     changes = await engine.changes(container["Id"])
     stats = {path: await engine.stat(container["Id"], path) for path in candidates(container, changes)}

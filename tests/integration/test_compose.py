@@ -20,7 +20,7 @@ from testbed.engine import PrivateEngine
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from tests.integration.conftest import Inspect, MakeDeployer
-from tests.integration.deploys import leftovers, request_for
+from tests.integration.deploys import leftovers, request_for, serving
 from tests.integration.queues import until
 from tests.integration.watching import page, volumes
 
@@ -503,7 +503,7 @@ async def test_a_container_whose_device_is_away_is_brought_back_with_it(
 
     assert reports["model"].outcome is Outcome.ROLLBACK_FAILED
     device.plug()
-    await until(lambda: (now := inspect(model))["State"]["Running"] and now["Id"] == old["Id"])
+    await until(lambda: serving(lab.engine, model) == old["Id"])
     await until(lambda: not leftovers(lab.engine))
     assert_own(lab, "1", model=1)
 
@@ -581,7 +581,7 @@ async def test_compose_in_the_middle_of_a_swap_does_harm_that_is_made_good(
     deployed = (await deploying)["worker"].outcome is Outcome.DEPLOYED
     # A rollback that met the removal half done is repeated until it holds.
     await until(lambda: [c["Name"] for c in shop.compose.ps()] == [worker])
-    await until(lambda: inspect(worker)["State"]["Running"])
+    await until(lambda: serving(shop.engine, worker))
     assert (inspect(worker)["Id"] != old["Id"]) is deployed
     assert_own(shop, "2" if deployed else "1", worker=1)
 

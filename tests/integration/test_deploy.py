@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -19,7 +18,8 @@ from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
-from tests.integration.deploys import leftovers, request_for
+from tests.integration.deploys import leftovers, request_for, serving
+from tests.integration.queues import until
 from tests.integration.swaps import flag
 from tests.integration.watching import Watch, state
 
@@ -341,7 +341,6 @@ async def test_a_job_that_is_quickly_done_is_brought_back_once(
     make_container: MakeContainer,
     make_deployer: MakeDeployer,
     engine: PrivateEngine,
-    line: FaultProxy,
 ) -> None:
     """What comes back may end well in a moment: it is not started again and again until it stays."""
     job = app_image("1", changes=['CMD ["sh", "-c", "test -e /done || { touch /done; sleep 9999; }"]'])
@@ -478,12 +477,6 @@ async def test_a_port_that_somebody_takes_during_the_stop(
     assert [new[k] for k in ("Id", "Name", "HostConfig")] == [old[k] for k in ("Id", "Name", "HostConfig")]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.1)
-
-
 async def test_a_healthy_image_is_deployed_once_it_is_healthy(
     app_image: AppImage, make_container: MakeContainer, deploy: Deploy, inspect: Inspect
 ) -> None:
@@ -586,7 +579,7 @@ async def test_before_a_swap_a_deploy_is_interrupted_and_during_one_undone(
         await make_deployer(stopping=stopping).deploy(request_for(two))
 
     swapping = asyncio.create_task(make_deployer(monitor=60).deploy(request_for(two)))
-    await until(lambda: inspect(name)["Id"] != old["Id"] and inspect(name)["State"]["Running"])
+    await until(lambda: serving(engine, name) not in ("", old["Id"]))
     swapping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await swapping
@@ -700,7 +693,7 @@ async def test_an_old_container_that_its_owner_removes_meanwhile_is_not_missed(
     bad = app_image("2", changes=['CMD ["sh", "-c", "sleep 2"]'])
     old = inspect(name)["Id"]
     deploying = asyncio.create_task(make_deployer(monitor=4).deploy(request_for(bad)))
-    await until(lambda: inspect(name)["Id"] != old and inspect(name)["State"]["Running"])
+    await until(lambda: serving(engine, name) not in ("", old))
     engine.docker("rm", "-f", old)
     report = await deploying
     assert report.outcome is Outcome.ROLLBACK_FAILED

@@ -290,8 +290,10 @@ async def test_a_poll_that_is_open_when_stopping_ends_by_itself(
     async with receiving(scripted_queue) as bed:
         await until(lambda: scripted.called("ReceiveMessage"))
         await bed.stop()
+        polls = len(scripted.called("ReceiveMessage"))
         sent = scripted.send(body())
-        await asyncio.sleep(0.05)
+        assert bed.polling.done()
+        assert len(scripted.called("ReceiveMessage")) == polls
         assert scripted.hidden_for(sent) <= 0, "no poll is left that could take it along"
 
 

@@ -300,7 +300,7 @@ async def test_old_containers_that_cannot_be_removed_hold_up_no_later_tag_and_go
     assert state(engine, name) == new
 
 
-# Labels that mean nothing
+# Nobody thought of it
 
 
 async def test_a_swap_whose_recovery_fails_in_a_way_that_nobody_thought_of_holds_up_no_other(
@@ -338,6 +338,9 @@ async def test_a_swap_whose_recovery_fails_in_a_way_that_nobody_thought_of_holds
     await deployer.recover()
     assert [state(engine, name) for name in names] == [(old, True) for old in olds]
     assert not leftovers(engine)
+
+
+# Labels that mean nothing
 
 
 async def test_two_containers_that_say_that_they_replace_the_same_one_are_left_alone(

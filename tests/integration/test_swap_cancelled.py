@@ -169,6 +169,40 @@ async def test_a_recovery_that_is_cancelled_ends_all_that_it_has_begun(
     assert not leftovers(engine)
 
 
+async def test_a_recovery_that_has_no_time_left_names_both_containers_and_the_command_that_helps(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    logs: list[EventDict],
+) -> None:
+    """It was a Lookout before this one that has stopped the old container."""
+    name = make_container(app_image("1"), "api", "--restart=always")
+    old, two, deployer = state(engine, name)[0], app_image("2"), make_deployer()
+    await killed_at(line, r"POST .*/start", make_deployer(), two)
+    logs.clear()
+    is_down, goes_down = flag()
+
+    def go_away() -> None:
+        line.go_down()
+        goes_down()
+
+    line.cut(r"POST .*/rename", action=go_away)
+    recovery = asyncio.create_task(deployer.recover())
+    await asyncio.wait_for(is_down.wait(), 20)
+    await asyncio.wait_for(deployer.close(within=0.2), 20)
+    await recovery
+    line.come_back()
+
+    (event,) = said(logs, "ended in the middle of a swap")
+    assert (event["log_level"], event["container"], event["old_id"]) == ("critical", name, old[:12])
+    assert f"docker start {old[:12]}" in event["next"]
+    await make_deployer().recover()
+    assert state(engine, name) == (old, True)
+    assert not leftovers(engine)
+
+
 async def test_a_recovery_that_the_engine_does_not_answer_is_tried_again_until_it_does(
     app_image: AppImage,
     make_container: MakeContainer,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import pytest
 from structlog.typing import EventDict
@@ -14,7 +15,7 @@ from testbed.faultproxy import FaultProxy, When
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import said, until
-from tests.integration.swaps import DEAF, SLOW_TO_STOP, always, assert_back, be_good, impatient
+from tests.integration.swaps import DEAF, SLOW_TO_STOP, always, assert_back, impatient
 from tests.integration.watching import Watch, exists, state
 
 pytestmark = pytest.mark.engine
@@ -265,19 +266,15 @@ async def test_a_policy_that_cannot_be_given_back_is_told_with_its_command_and_t
     name = make_container(app_image("1"), "api", "--restart=on-failure:3")
     old, bad, deployer = inspect(name), app_image("2", changes=['CMD ["false"]']), make_deployer()
     watch = Watch(engine)
-
-    def ignore() -> None:
-        line.answer(UPDATE, 304, action=ignore)
-
-    line.meet(START, ignore)
-    report = await deployer.deploy(request_for(bad))
+    with ExitStack() as stack:
+        line.meet(START, lambda: stack.enter_context(always(line.answer, UPDATE, 304)))
+        report = await deployer.deploy(request_for(bad))
     assert report.outcome is Outcome.ROLLBACK_FAILED
     assert f"docker update --restart=on-failure:3 {name}" in report.reason
     assert inspect(name)["Id"] == old["Id"]
     assert inspect(name)["State"]["Running"]
     done = [event["Action"] for event in watch.events("container") if event["Actor"]["ID"] == old["Id"]]
     assert [done.count(action) for action in ("stop", "start")] == [1, 1]
-    be_good(line)
     await deployer.recover()
     assert not leftovers(engine)
     assert_back(old, inspect(name))

@@ -148,11 +148,9 @@ async def test_a_look_that_is_refused_after_all_were_ready_brings_none_back(
     """They are looked at once more, since the first may not have lived until the last was ready."""
     names = replicas(make_container, app_image("1"), 2)
     two = app_image("2")
-    looks: list[str] = []
 
     def refuse(request: str) -> bool:
         """The first look of the watch that begins when both have been watched."""
-        looks.append(request)
         listened = sum("/events" in request for request in line.requests)
         return listened > len(names) and request.startswith("GET") and request.endswith("/json")
 
