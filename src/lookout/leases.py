@@ -132,7 +132,7 @@ class Leases:
                 reraise=True,
             ):
                 with attempt:
-                    await self._queue.delete(lease.message if lease else message)
+                    await self._delete(lease.message if lease else message)
         except QueueError as exc:
             log.warning(
                 "message not deleted; it comes back and will be deleted then",
@@ -143,6 +143,13 @@ class Leases:
         finally:
             self._drop(message)
         return True
+
+    async def _delete(self, message: Message) -> None:
+        """With the newest handle, also where that came in during the call: an older one may do nothing."""
+        handle = ""
+        while message.receipt_handle != handle:
+            handle = message.receipt_handle
+            await self._queue.delete(message)
 
     async def release(self, message: Message, *, after: float = 0) -> None:
         """Let the queue show the message again in so many seconds."""
@@ -175,12 +182,19 @@ class Leases:
     ) -> dict[str, QueueError]:
         async with self._renewing:
             pass  # a renewal that is under way and arrives after the release would undo it
+        handles = {message.id: message.receipt_handle for message, _ in changes}
         failures = await self._queue.change_visibility(changes)
-        again = [(message, seconds) for message, seconds in changes if _may_pass(failures.get(message.id))]
+        again = [
+            (message, seconds)
+            for message, seconds in changes
+            # Delivered again before the answer came, and taken for one that is held: that hides it anew.
+            if message.receipt_handle != handles[message.id] or _may_pass(failures.get(message.id))
+        ]
         if not again or tries == 1:
             return failures
         await asyncio.sleep(random.uniform(0, min(1, self._retry_pause)))  # noqa: S311  jitter, not a secret
-        final = {message_id: error for message_id, error in failures.items() if not _may_pass(error)}
+        tried_again = {message.id for message, _ in again}
+        final = {message_id: error for message_id, error in failures.items() if message_id not in tried_again}
         return final | await self._release(again, tries - 1)
 
     async def run(self) -> None:

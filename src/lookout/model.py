@@ -117,13 +117,12 @@ class Origin:
 
     message_id: str
     sent_timestamp: int  # milliseconds since the epoch, by the clock of SQS
-    sequence_number: int = 0  # of a FIFO queue
+    group_id: str = ""  # MessageGroupId of a FIFO queue
 
     def is_newer_than(self, other: "Origin") -> bool:
-        """Whether it was sent later; in a FIFO queue its sequence number says so."""
-        if self.sequence_number and other.sequence_number:
-            return self.sequence_number > other.sequence_number
-        return self.sent_timestamp > other.sent_timestamp
+        """Whether it was sent later. Within a group the queue itself keeps the order, and no clock does."""
+        in_order = self.group_id and self.group_id == other.group_id
+        return not in_order and self.sent_timestamp > other.sent_timestamp
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,7 @@ class DeployRequest:
     deploy_time: int | None = None  # seconds
     host_id: str | None = None
     reply_queue_url: str | None = None
+    reply_fault: str = ""  # why the queue that the message names for replies gets none
     origin: Origin | None = None
 
 
@@ -159,7 +159,8 @@ class Message:
 
     @property
     def origin(self) -> Origin:
-        return Origin(self.id, self.sent_timestamp, self.sequence_number)
+        is_of_fifo = self.sequence_number > 0
+        return Origin(self.id, self.sent_timestamp, self.group_id if is_of_fifo else "")
 
 
 @dataclass(frozen=True)

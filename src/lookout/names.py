@@ -31,10 +31,10 @@ LIVE = PREFIX + "live"
 ROLLBACK_FOR = PREFIX + "rollback-for"
 
 #: The message that this container came from: its id, when it was sent, in milliseconds since the epoch, and
-#: its place in a FIFO queue.
+#: its group in a FIFO queue.
 MESSAGE_ID = "lookout.message-id"
 SENT_TIMESTAMP = "lookout.sent-timestamp"
-SEQUENCE_NUMBER = "lookout.sequence-number"
+MESSAGE_GROUP_ID = "lookout.message-group-id"
 
 STOP_FIRST = "stop-first"
 

@@ -137,6 +137,8 @@ class Receiver:
             soon = random.uniform(*OTHER_HOST)  # noqa: S311  jitter, not a secret
             report = Report(Outcome.NOT_HERE, reason, retry_after=soon)
             return self._settler.settle(message, report, image=str(request.image))
+        if request.reply_fault:
+            log.warning("no reply will be sent", message_id=message.id, reason=request.reply_fault)
         self._leases.resize(message, request.deploy_time or self._deploy_time)
         self._inbox.put_nowait(Delivery(message, replace(request, origin=message.origin)))
         return None

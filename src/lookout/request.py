@@ -40,12 +40,14 @@ def parse(body: str, *, queues: Sequence[str]) -> DeployRequest | Nothing:
 
 
 def _read(body: Body, queues: Sequence[str]) -> DeployRequest:
+    reply_queue_url, reply_fault = _reply_queue(body, queues)
     return DeployRequest(
         image=ImageRef(_image_name(body), _image_tag(body)),
         digest=_digest(body),
         deploy_time=_deploy_time(body),
         host_id=_host_id(body),
-        reply_queue_url=_reply_queue_url(body, queues),
+        reply_queue_url=reply_queue_url,
+        reply_fault=reply_fault,
     )
 
 
@@ -151,16 +153,19 @@ def _host_id(body: Body) -> str | None:
     return text
 
 
-def _reply_queue_url(body: Body, queues: Sequence[str]) -> str | None:
-    """A sender must not make Lookout post elsewhere, nor feed a result to what reads requests."""
+def _reply_queue(body: Body, queues: Sequence[str]) -> tuple[str | None, str]:
+    """The URL, or why there is none: the deploy goes on without a reply.
+
+    A sender must not make Lookout post elsewhere, nor feed a result to what reads requests.
+    """
     if "ReplyQueueUrl" not in body:
-        return None
+        return None, ""
     beside = queues[0].rstrip("/").rpartition("/")[0]
     expected = f"{beside}/{REPLY_PREFIX}NAME, none of Lookout's own queues"
     text = body.text("ReplyQueueUrl", expected)
     if fault := _fault_of_reply(text, queues):
-        raise body.wrong("ReplyQueueUrl", fault, expected)
-    return f"{beside}/{_Place.of(text).name}"
+        return None, str(body.wrong("ReplyQueueUrl", fault, expected))
+    return f"{beside}/{_Place.of(text).name}", ""
 
 
 def _fault_of_reply(text: str, queues: Sequence[str]) -> str:

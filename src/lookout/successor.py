@@ -116,7 +116,8 @@ class Successor:
         return {
             names.MESSAGE_ID: origin.message_id,
             names.SENT_TIMESTAMP: str(origin.sent_timestamp),
-            names.SEQUENCE_NUMBER: str(origin.sequence_number),
+            # Empty of a standard queue: what the old container says there must not stay.
+            names.MESSAGE_GROUP_ID: origin.group_id,
         }
 
     async def _prove(self, plan: Plan, body: Json, created: str) -> None:

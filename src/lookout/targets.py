@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from lookout.model import DeployRequest, ImageName, ImageRef, Json, Origin, Outcome, Reference, Report
 from lookout.names import (
+    MESSAGE_GROUP_ID,
     MESSAGE_ID,
     SENT_TIMESTAMP,
-    SEQUENCE_NUMBER,
     is_leftover_name,
     name_of,
     reference_of,
@@ -54,10 +54,10 @@ class Target:
     def origin(self) -> Origin | None:
         """The message that it came from; None where its labels do not say."""
         labels = self.container["Config"].get("Labels") or {}
-        sent, place = labels.get(SENT_TIMESTAMP, ""), labels.get(SEQUENCE_NUMBER, "0")
-        if not (_NUMBER.fullmatch(sent) and _NUMBER.fullmatch(place)):
+        sent = labels.get(SENT_TIMESTAMP, "")
+        if not _NUMBER.fullmatch(sent):
             return None
-        return Origin(labels.get(MESSAGE_ID, ""), int(sent), int(place))
+        return Origin(labels.get(MESSAGE_ID, ""), int(sent), labels.get(MESSAGE_GROUP_ID, ""))
 
     def spell(self, image: ImageRef) -> str:
         """The new reference, its repository written as it was when the container was created."""

@@ -457,6 +457,31 @@ async def test_a_delete_goes_on_with_the_handle_that_came_in_meanwhile(
     assert not scripted.has(message.id)
 
 
+@pytest.mark.parametrize("ending", ["done", "release"])
+async def test_what_is_delivered_again_while_it_is_settled_is_settled_with_its_newer_handle_too(
+    scripted: ScriptedSqs, scripted_queue: Queue, ending: str
+) -> None:
+    scripted.send("body")
+    answer = asyncio.Event()
+    async with renewing(scripted_queue) as leases:
+        message = await hold(scripted_queue, leases)
+        await until(lambda: scripted.changes(message.id))
+        scripted.next("DeleteMessage", after(answer))
+        scripted.next("ChangeMessageVisibility", answer_after(answer))
+        step = leases.done(message) if ending == "done" else leases.release(message, after=5)
+        settling = asyncio.ensure_future(step)
+        await until(
+            lambda: scripted.called("DeleteMessage") or 0 < scripted.hidden_for(message.id) <= 5,
+        )
+        scripted.show(message.id)
+        [again] = await receive(scripted_queue)
+        assert not leases.hold(again, time.monotonic())
+        answer.set()
+        await settling
+        assert leases.free == 32
+    assert scripted.hidden_for(message.id) <= 5 if ending == "release" else not scripted.has(message.id)
+
+
 async def test_a_message_that_is_being_settled_is_not_renewed(
     scripted: ScriptedSqs, scripted_queue: Queue
 ) -> None:

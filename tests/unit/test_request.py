@@ -118,8 +118,10 @@ def test_a_reply_queue_may_be_on_any_server_that_the_queue_is_on(queue: str, giv
     ],
 )
 def test_a_reply_queue_behind_another_port_is_on_another_endpoint(queue: str, wrong: str) -> None:
-    with pytest.raises(InvalidBody, match="on another endpoint than SqsQueueUrl"):
-        request.parse(body(ReplyQueueUrl=wrong), queues=(queue,))
+    parsed = request.parse(body(ReplyQueueUrl=wrong), queues=(queue,))
+    assert isinstance(parsed, DeployRequest)
+    assert parsed.reply_queue_url is None
+    assert "on another endpoint than SqsQueueUrl" in parsed.reply_fault
 
 
 @pytest.mark.parametrize(
@@ -156,24 +158,34 @@ def test_a_reply_queue_behind_another_port_is_on_another_endpoint(queue: str, wr
         (QUEUES[1], "is one of Lookout's own queues"),
         (QUEUES[1].replace("com/", "com:443/"), "is one of Lookout's own queues"),
         (f"{QUEUES[1]}/", "is one of Lookout's own queues"),
-        (7, "is a number"),
-        (None, "is null"),
     ],
 )
-def test_a_result_goes_nowhere_else_than_to_a_reply_queue(wrong: Any, fault: str) -> None:
-    said = complaint(body(ReplyQueueUrl=wrong))
+def test_a_reply_goes_nowhere_else_than_to_a_reply_queue_and_the_deploy_goes_on(
+    wrong: str, fault: str
+) -> None:
+    parsed = parse(body(ReplyQueueUrl=wrong))
+    assert isinstance(parsed, DeployRequest)
+    said = parsed.reply_fault
+    assert parsed == DeployRequest(API_42, deploy_time=30, reply_fault=said)
     assert said.startswith("ReplyQueueUrl ")
     assert fault in said
     assert said.endswith(f"; expected {ACCOUNT}/lookout-reply-NAME, none of Lookout's own queues")
     assert_tellable(said)
 
 
+@pytest.mark.parametrize(("wrong", "fault"), [(7, "is a number"), (None, "is null"), (["a"], "is a list")])
+def test_what_is_no_string_names_no_queue_for_replies(wrong: Any, fault: str) -> None:
+    assert complaint(body(ReplyQueueUrl=wrong)).startswith(f"ReplyQueueUrl {fault}; expected ")
+
+
 def test_a_queue_of_lookout_is_none_for_replies_by_whatever_endpoint_it_is_named() -> None:
     by_its_old_name = "https://eu-west-1.queue.amazonaws.com/123456789012/lookout-reply-7"
-    with pytest.raises(InvalidBody, match="is one of Lookout's own queues"):
-        request.parse(
-            body(ReplyQueueUrl=f"{ACCOUNT}/lookout-reply-7"), queues=(f"{ACCOUNT}/deploys", by_its_old_name)
-        )
+    parsed = request.parse(
+        body(ReplyQueueUrl=f"{ACCOUNT}/lookout-reply-7"), queues=(f"{ACCOUNT}/deploys", by_its_old_name)
+    )
+    assert isinstance(parsed, DeployRequest)
+    assert parsed.reply_queue_url is None
+    assert "is one of Lookout's own queues" in parsed.reply_fault
 
 
 def test_a_number_of_any_length_in_an_unknown_key_is_ignored() -> None:
@@ -344,3 +356,4 @@ def assert_valid(parsed: DeployRequest) -> None:
     reply = parsed.reply_queue_url
     assert reply is None or (re.fullmatch(rf"{ACCOUNT}/lookout-reply-[\w.-]{{0,66}}", reply, re.ASCII))
     assert reply not in QUEUES
+    assert_tellable(parsed.reply_fault)

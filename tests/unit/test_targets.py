@@ -201,13 +201,13 @@ SENT = NOW * 1000 - 60_000
 
 
 def came_from(
-    message_id: str, sent: int | str, *, tag: str = "41", sequence: str = "0", **changes: Any
+    message_id: str, sent: int | str, *, tag: str = "41", group: str = "", **changes: Any
 ) -> Target:
     """A container with the labels of this message."""
     labels = {
         "lookout.message-id": message_id,
         "lookout.sent-timestamp": str(sent),
-        "lookout.sequence-number": sequence,
+        "lookout.message-group-id": group,
         **changes.pop("labels", {}),
     }
     target = found(f"ghcr.io/acme/api:{tag}", labels=labels, **changes)
@@ -221,9 +221,9 @@ def unlabelled(tag: str = "41") -> Target:
     return target
 
 
-def late(*targets: Target, message_id: str = "m", sent: int = SENT, sequence: int = 0) -> Outcome | None:
+def late(*targets: Target, message_id: str = "m", sent: int = SENT, group: str = "") -> Outcome | None:
     """How a message that asks for tag 42 ends because of what these came from."""
-    origin = Origin(message_id, sent, sequence)
+    origin = Origin(message_id, sent, group)
     report = overtaken(targets, DeployRequest(ImageRef(API, "42"), origin=origin), NOW)
     return report.outcome if report else None
 
@@ -237,10 +237,12 @@ def test_a_message_older_than_what_runs_is_superseded_and_a_newer_one_is_not() -
     assert late() is None
 
 
-def test_in_a_fifo_queue_its_own_order_counts_and_not_the_clock() -> None:
-    assert late(came_from("other", SENT - 1, sequence="8"), sequence=7) is Outcome.SUPERSEDED
-    assert late(came_from("other", SENT + 1, sequence="6"), sequence=7) is None
-    assert late(came_from("other", SENT + 1), sequence=7) is Outcome.SUPERSEDED, "of another queue"
+def test_within_a_group_of_a_fifo_queue_its_own_order_counts_and_not_the_clock() -> None:
+    newer = came_from("other", SENT + 1, group="api")
+    assert late(newer, group="api") is None
+    assert late(newer, group="web") is Outcome.SUPERSEDED
+    assert late(newer) is Outcome.SUPERSEDED, "of another queue"
+    assert late(came_from("other", SENT + 1), group="api") is Outcome.SUPERSEDED
 
 
 def test_a_message_that_was_deployed_and_comes_again_changes_nothing() -> None:
