@@ -100,6 +100,10 @@ class UnknownContainer(LookoutError):
 class NotReady(LookoutError):
     """The new container did not start, died, or did not become healthy."""
 
+    def __init__(self, message: str, *, check_output: str = "") -> None:
+        super().__init__(message)
+        self.check_output = check_output  # the last words of its health check: the application's own
+
 
 @dataclass
 class InProgress(LookoutError):

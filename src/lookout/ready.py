@@ -158,6 +158,5 @@ def _health(inspected: Json) -> str | None:
         return None
     if health["Status"] == "unhealthy":
         probes = health.get("Log") or []
-        said = " ".join(str(probes[-1].get("Output", "")).split())[:200] if probes else ""
-        raise NotReady(f"it is unhealthy{f': {said}' if said else ''}")
+        raise NotReady("it is unhealthy", check_output=str(probes[-1].get("Output", "")) if probes else "")
     return str(health["Status"])

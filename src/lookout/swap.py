@@ -23,6 +23,7 @@ SETTLE = 1.0  # seconds that the old container must run again before a rollback 
 STOP_IN_A_HURRY = 2  # seconds that the old container gets then
 STOP_WITHIN = 10  # seconds that a container which is no good gets to stop, whatever its own timeout
 GONE_WITHIN = 60.0  # seconds in which an engine removes a stopped container that was run with --rm
+LONGEST_SAYING = 200  # characters of what a health check says
 LOOK_EVERY = 0.5  # seconds in which that shows, also if its event came before it was listened for
 
 #: Refused on the way back, these are no reason to fail: the new one is removed by force in the end.
@@ -118,9 +119,14 @@ class Swap:
                 self._log.error("down since its engine died", error=str(exc), next=command)
 
     async def note(self, cause: Exception) -> str:
-        """Log why the old container comes back; returns the last lines of the new one's log."""
+        """Log why the old container comes back; returns the last lines of the new one's log.
+
+        What its health check said last is one of them, and not part of the reason: it may be a secret.
+        """
         if self.was_tried and not self._tail:
             self._tail = await self._log_tail()
+        if isinstance(cause, NotReady) and (said := " ".join(cause.check_output.split())[:LONGEST_SAYING]):
+            self._tail = f"{self._tail}\nhealth check: {said}".strip()
         self._log.warning(
             "the swap failed; bringing the old container back",
             error=str(cause) or repr(cause),

@@ -29,6 +29,7 @@ class Bad:
     not_before: float = 0
     restart: str = "always"
     monitor: float = 0.5
+    log: str = ""
 
 
 BAD = {
@@ -43,7 +44,8 @@ BAD = {
             'CMD ["sh", "-c", "(sleep 1.5; touch /sick) & exec /app"]',
             "HEALTHCHECK --interval=200ms --timeout=1s --retries=2 CMD test ! -e /sick || (echo is sick; false)",
         ),
-        says="unhealthy: is sick",
+        says="unhealthy",
+        log="health check: is sick",
         monitor=5,
         not_before=1.5,
         known_within=1.5 + 2 * (0.2 + 1),
@@ -92,6 +94,8 @@ async def test_a_bad_image_is_known_in_the_time_that_its_own_numbers_allow_and_t
     assert report.outcome is Outcome.ROLLED_BACK
     assert name in report.reason
     assert bad.says in report.reason
+    assert "sick" not in report.reason
+    assert bad.log in report.log_tail
     assert_back(old, inspect(name))
     assert page(engine, "http://127.0.0.1:18101/") == "1"
     assert not leftovers(engine)
