@@ -129,7 +129,7 @@ class Settler:
         match report.outcome:
             case Outcome.NOT_HERE if report.retry_after is not None:
                 # In a FIFO queue it holds up its group, which must not be for ever.
-                self._count_try(message)
+                _remember(self._tries, message.id, self._tries.get(message.id, 0))  # a look is no try
                 return None if self._in_order and self._expired(message) else report.retry_after
             case Outcome.NOT_HERE if self._keeps_unmatched and not self._in_order:
                 return self._backoff(message)
@@ -145,14 +145,10 @@ class Settler:
 
     def _backoff(self, message: Message) -> float:
         """Doubles with each try of this process: the queue's own count includes other listeners'."""
-        tries = self._count_try(message)
-        full = min(BACKOFF_CAP, self._backoff_base * 2.0 ** min(tries - 1, 16))
-        return full * random.uniform(0.75, 1.0)  # noqa: S311  jitter, not a secret
-
-    def _count_try(self, message: Message) -> int:
         tries = self._tries.get(message.id, 0) + 1
         _remember(self._tries, message.id, tries)
-        return tries
+        full = min(BACKOFF_CAP, self._backoff_base * 2.0 ** min(tries - 1, 16))
+        return full * random.uniform(0.75, 1.0)  # noqa: S311  jitter, not a secret
 
 
 def _remember(memory: OrderedDict[str, Value], key: str, value: Value) -> None:

@@ -158,6 +158,15 @@ async def test_what_waits_for_a_container_or_the_redrive_policy_does_not_end(out
     assert await Bench().settle(message(age=1000000), Report(outcome)) is not None
 
 
+async def test_what_waits_for_another_host_is_told_once() -> None:
+    bench = Bench()
+    with capture_logs() as logs:
+        for number in (1, 1, 2, 1):
+            await bench.settle(message(number), Report(Outcome.NOT_HERE, retry_after=2))
+    levels = [(event["message_id"], event["log_level"]) for event in logs]
+    assert levels == [("m-1", "info"), ("m-1", "debug"), ("m-2", "info"), ("m-1", "debug")]
+
+
 @pytest.mark.parametrize(
     ("report", "level", "following"),
     [
