@@ -90,12 +90,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what needs a host on every engine of the run, and what is marked so on the newest too."""
+    """Run what needs a host on every engine of the run, and what is marked so on the newest too, or only."""
     if "host" not in metafunc.fixturenames:
         return
     flavours = list(run_flavours())
     newest = metafunc.definition.get_closest_marker("newest")
-    if newest and NEWEST not in flavours:
+    if newest and newest.kwargs.get("only"):
+        flavours = [NEWEST]
+    elif newest and NEWEST not in flavours:
         flavours.append(NEWEST)
     # With one engine the names of tests stay as they are, unless the mark says that there may be more.
     if newest or len(flavours) > 1:

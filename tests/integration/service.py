@@ -16,6 +16,7 @@ PACE = {
     "lease_margin": 0,
     "backoff_base": 0.5,
     "longest_poll_backoff": 0.3,
+    "longest_pull_wait": 0.2,
     "repair_every": 1,
 }
 SETTINGS = {"MonitorSeconds": "0.2", "PollTimeSeconds": "1", "DeployTimeSeconds": "2"}
@@ -57,7 +58,7 @@ class Service:
 
     def start(self, *, pace: dict[str, Any] | None = None, **settings: str) -> RunningLookout:
         environment = self._environment | settings
-        self.lookouts.append(RunningLookout(environment, self._folder, **(PACE | (pace or {}))))
+        self.lookouts.append(RunningLookout(environment, self._folder, forked=True, **(PACE | (pace or {}))))
         return self.lookouts[-1]
 
     def send(self, reference: str, **more: object) -> str:
@@ -65,10 +66,17 @@ class Service:
         name, _, tag = reference.rpartition(":")
         return self._sqs.send(self.queue_url, {"ImageName": name, "ImageTag": tag, **more})
 
-    def wait_until_settled(self) -> None:
+    def wait_for_one(self, event: str, **fields: object) -> None:
+        """Wait until one of the Lookouts has logged this."""
+        deadline = time.monotonic() + SETTLED_WITHIN
+        while not any(lookout.logged(event, **fields) for lookout in self.lookouts):
+            assert time.monotonic() < deadline, f"no {event!r} with {fields}"
+            time.sleep(0.1)
+
+    def wait_until_settled(self, queue_url: str = "") -> None:
         """Wait until no message is left, neither visible nor in flight."""
         deadline = time.monotonic() + SETTLED_WITHIN
-        while (left := self._sqs.count(self.queue_url)) != (0, 0):
+        while (left := self._sqs.count(queue_url or self.queue_url)) != (0, 0):
             assert time.monotonic() < deadline, f"visible and in flight are still {left}"
             time.sleep(0.1)
 

@@ -12,7 +12,7 @@ from structlog.typing import EventDict
 from lookout.engine import Credentials, Engine
 from lookout.errors import Interrupted
 from lookout.identity import identity
-from lookout.model import DeployRequest, Json, Outcome
+from lookout.model import DeployRequest, Json, Origin, Outcome
 from testbed.engine import DockerFailed, PrivateEngine
 from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
@@ -557,6 +557,52 @@ async def test_the_first_replica_that_fails_brings_the_others_back(
     assert all(inspect(name)["State"]["Running"] for name in names)
     assert inspect(names[2])["State"] == before[2]["State"]
     assert not leftovers(engine)
+
+
+# What a container came from
+
+
+def came_from(container: Json) -> list[str | None]:
+    own = ("lookout.message-id", "lookout.sent-timestamp", "lookout.message-group-id")
+    return [container["Config"]["Labels"].get(label) for label in own]
+
+
+async def test_a_container_says_which_message_it_came_from_and_one_that_only_follows_says_nothing(
+    app_image: AppImage,
+    tool_image: str,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+) -> None:
+    name = make_container(app_image("1"), "api")
+    own = make_container(
+        tool_image, "own", f"--network=container:{name}", "--label=lookout.message-id=theirs"
+    )
+    of_group, plain = Origin("m-1", 1111, "group"), Origin("m-2", 2222)
+    for tag, origin in (("2", of_group), ("3", plain)):
+        report = await make_deployer().deploy(request_for(app_image(tag), origin=origin))
+        assert report.containers == (name, own)
+        assert came_from(inspect(name)) == [origin.message_id, str(origin.sent_timestamp), origin.group_id]
+        assert came_from(inspect(own)) == ["theirs", None, None]
+
+
+@pytest.mark.parametrize("option", ["--rm", "--restart=no"])
+async def test_what_was_brought_back_came_from_where_it_came_from_before(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    option: str,
+) -> None:
+    name = make_container(app_image("1"), "api", option)
+    two, bad = app_image("2"), app_image("3", changes=['CMD ["false"]'])
+    for image, number in ((two, 1), (bad, 2)):
+        origin = Origin(f"m-{number}", number)
+        report = await make_deployer().deploy(request_for(image, origin=origin))
+    assert report.outcome is Outcome.ROLLED_BACK
+    assert came_from(inspect(name)) == ["m-1", "1", ""]
+    late = request_for(app_image("4"), origin=Origin("m-0", 0))
+    assert (await make_deployer().deploy(late)).outcome is Outcome.SUPERSEDED
 
 
 # Being told to stop

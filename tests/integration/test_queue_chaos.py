@@ -16,6 +16,9 @@ from tests.integration.running import RunningLookout
 from tests.integration.service import ENDED_WITHIN, Service
 from tests.integration.traffic import Traffic, Wish, wishes
 
+#: Engine 20.10 may lock itself up for good where many containers end at the same time.
+MANY = pytest.mark.newest(only=True)
+
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(900)]
 
 IMAGES, MESSAGES, SENDERS = 30, 300, 3
@@ -24,6 +27,7 @@ RESTARTS = 6
 SEED = 1
 
 
+@MANY
 @pytest.mark.parametrize("restarts", [0, RESTARTS], ids=["one Lookout", "restarted again and again"])
 def test_each_image_ends_on_what_was_sent_last_and_each_message_is_settled_once(
     engine: PrivateEngine,

@@ -1,12 +1,18 @@
 """Messages of one image are deployed in the order in which they were sent, and wait for no other image."""
 
+import secrets
+
 import pytest
 
+from lookout.model import Outcome
 from testbed.engine import PrivateEngine
+from testbed.images import make_image
 from testbed.sqs import LocalSqs
 from tests.integration.conftest import AppImage, Inspect, MakeContainer
 from tests.integration.service import ENDED_WITHIN, WAITS, Service, let_go
 from tests.integration.swaps import beside
+
+ENDS = {*Outcome}
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(300)]
 
@@ -47,6 +53,49 @@ def test_fifty_messages_of_an_image_whose_deploy_lasts_keep_no_other_image_from_
         ("deploying", last),
         ("deployed", last),
     ]
+
+
+def test_in_a_group_of_a_fifo_queue_a_failure_in_the_middle_changes_no_order(
+    engine: PrivateEngine,
+    app_image: AppImage,
+    make_container: MakeContainer,
+    service: Service,
+    sqs: LocalSqs,
+    inspect: Inspect,
+) -> None:
+    """The second deploy fails for a while, since no registry answers, and the third one for good."""
+    queue_url = sqs.create_fifo_queue()
+    away = f"127.0.0.1:1/test-{secrets.token_hex(4)}/web"
+    make_image(engine, f"{away}:1")
+    name, _ = make_container(app_image("1"), "api"), make_container(f"{away}:1", "web")
+    bad = app_image("3", changes=['CMD ["false"]'])
+    images = [app_image("2"), f"{away}:2", bad, app_image("4")]
+    messages = []
+    for number, image in enumerate(images):
+        repository, _, tag = image.rpartition(":")
+        body = {"ImageName": repository, "ImageTag": tag}
+        group = {"MessageGroupId": "shop", "MessageDeduplicationId": str(number)}
+        messages.append(sqs.send(queue_url, body, **group))
+
+    lookout = service.start(SqsQueueUrl=queue_url, RetryForSeconds="6")
+    lookout.wait_for("deployed", message_id=messages[3])
+
+    assert inspect(name)["Config"]["Image"] == images[3]
+    steps = [(e["event"], e["message_id"]) for e in lookout.events if e["event"] in (*ENDS, "deploying")]
+    tries = len(lookout.logged("failed"))
+    assert tries > 1
+    assert steps == [
+        ("deploying", messages[0]),
+        ("deployed", messages[0]),
+        *[("deploying", messages[1]), ("failed", messages[1])] * tries,
+        ("deploying", messages[2]),
+        ("rolled_back", messages[2]),
+        ("deploying", messages[3]),
+        ("deployed", messages[3]),
+    ]
+    service.wait_until_settled(queue_url)
+    dead = [letter["MessageAttributes"]["MessageId"]["StringValue"] for letter in service.dead_letters()]
+    assert dead == messages[1:3]
 
 
 def test_a_message_that_comes_after_a_newer_one_was_deployed_is_superseded_after_a_restart_too(

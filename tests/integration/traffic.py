@@ -116,5 +116,5 @@ class Traffic:
     def _send(self, wish: Wish) -> None:
         """Not far ahead of what is received: then messages also come while a deploy runs."""
         while not self._is_over and self._sqs.count(self._queue_url)[0] > AHEAD:
-            time.sleep(0.02)
+            time.sleep(0.1)
         self.messages[self._sqs.send(self._queue_url, wish.body)] = wish
