@@ -1,9 +1,15 @@
 """The queue of messages that ended badly, for a person to look at."""
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
-from lookout.errors import QueueDenied, QueueError
+from lookout.errors import QueueDenied, QueueError, QueueRefused
 from lookout.model import Message, Report
 from lookout.sqs import Queue
 
@@ -28,16 +34,10 @@ class DeadLetters:
     async def put(self, message: Message, report: Report) -> None:
         """Send the message there, at least once; raises QueueError where that failed, which is logged."""
         try:
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(QueueError),
-                stop=stop_after_attempt(TRIES),
-                wait=wait_random_exponential(max=self._retry_pause),
-                reraise=True,
-            ):
-                with attempt:
-                    # A body that is as long as the queue allows leaves no room for attributes.
-                    is_last = attempt.retry_state.attempt_number == TRIES
-                    await self._queue.send(message.body, message, {} if is_last else _why(message, report))
+            try:
+                await self._send(message, _why(message, report))
+            except QueueRefused:  # a body that is as long as the queue allows leaves no room for attributes
+                await self._send(message, {})
         except QueueError as exc:
             log.error(
                 "message not sent to the dead-letter queue",
@@ -46,6 +46,15 @@ class DeadLetters:
                 **({"statement": PERMISSION} if isinstance(exc, QueueDenied) else {}),
             )
             raise
+
+    async def _send(self, message: Message, attributes: dict[str, str]) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(QueueError) & retry_if_not_exception_type(QueueRefused),
+            stop=stop_after_attempt(TRIES),
+            wait=wait_random_exponential(max=self._retry_pause),
+            reraise=True,
+        )
+        await retrying(self._queue.send, message.body, message, attributes)
 
 
 def _why(message: Message, report: Report) -> dict[str, str]:

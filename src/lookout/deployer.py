@@ -132,13 +132,7 @@ class Deployer:
         except CopyRefused as exc:
             return Report(Outcome.FAILED, str(exc))
         except SwapRefused as exc:
-            return Report(
-                Outcome.FAILED,
-                str(exc),
-                transient=exc.transient,
-                log_tail=exc.log_tail,
-                must_wait=exc.must_wait,
-            )
+            return Report(Outcome.FAILED, str(exc), transient=exc.transient, log_tail=exc.log_tail)
         except RolledBack as exc:
             return Report(Outcome.ROLLED_BACK, str(exc), log_tail=exc.log_tail)
         except RollbackFailed as exc:
@@ -196,7 +190,7 @@ class Deployer:
                         )
             except InProgress as exc:
                 if has_cleared and exc.container in names:
-                    raise SwapRefused(str(exc), transient=True, must_wait=True) from exc
+                    raise SwapRefused(str(exc), transient=True) from exc
                 has_cleared = True
                 names.add(exc.container)  # in hand of another deploy of ours: its end is waited for
                 await self._recovery.clear_way(request.image.name, names)  # of a Lookout before this one

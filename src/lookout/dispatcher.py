@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -17,7 +16,7 @@ from lookout.unbroken import unbroken
 Deploy = Callable[[DeployRequest], Awaitable[Report]]
 
 MOST_WAITING = 2  # messages of one image, where none may be superseded
-LATER = 5.0  # seconds until one more of them is delivered again
+LATER = 5.0  # seconds until one that may not wait here is delivered again
 LAST_WORDS = 0.5  # seconds for a task that does not even end its undo
 
 log = structlog.stdlib.get_logger(__name__)
@@ -27,7 +26,7 @@ class Dispatcher:
     """Starts a worker for each delivery, one at a time for each image.
 
     Per image one deploy runs and at most one message waits: of two that would wait, the older one
-    (by SentTimestamp) ends as superseded. With `keep_all`, as a FIFO queue has it, all of them wait.
+    (by SentTimestamp) ends as superseded. With `keep_all`, as a FIFO queue has it, each has its turn.
     """
 
     def __init__(
@@ -46,7 +45,6 @@ class Dispatcher:
         self._keep_all = keep_all
         self._waiting: dict[ImageName, list[Delivery]] = {}
         self._workers: dict[ImageName, asyncio.Task[None]] = {}
-        self._settling: set[asyncio.Task[None]] = set()
         self._deployed: dict[ImageName, Origin] = {}
 
     async def run(self) -> None:
@@ -59,21 +57,24 @@ class Dispatcher:
 
         After `grace` seconds they are told to undo themselves, which may take `undo_time`.
         """
+        unstarted = [delivery for waiting in self._waiting.values() for delivery in waiting]
         while not self._inbox.empty():
-            self._offer(self._inbox.get_nowait())
-        unstarted = [delivery.message for waiting in self._waiting.values() for delivery in waiting]
+            unstarted.append(self._inbox.get_nowait())
         self._waiting.clear()
-        releasing = asyncio.create_task(self._leases.release_all(unstarted), name="release unstarted")
-        tasks = {releasing, *self._workers.values(), *self._settling}
-        _, late = await asyncio.wait(tasks, timeout=grace)
+        messages = [delivery.message for delivery in unstarted]
+        releasing = asyncio.create_task(self._leases.release_all(messages), name="release unstarted")
+        workers = {*self._workers.values()}
+        _, late = await asyncio.wait({releasing, *workers, *self._settler.pending}, timeout=grace)
         for task in late:
             log.warning("no time left; ending what still runs", task=task.get_name())
         for patience in (undo_time, LAST_WORDS, LAST_WORDS):
             for task in late:
                 task.cancel()
             _, late = await asyncio.wait(late, timeout=patience) if late else (late, late)
-        for task in late:
+        for task in late & workers:
             log.critical("not ended in time; look for containers *.lookout-*", task=task.get_name())
+        for task in late - workers:
+            log.warning("not ended in time; its message comes back", task=task.get_name())
 
     def _dispatch(self, delivery: Delivery) -> None:
         name = delivery.request.image.name
@@ -100,9 +101,6 @@ class Dispatcher:
     def _offer(self, delivery: Delivery) -> None:
         """Let the delivery wait for its worker; the older of two that wait is superseded."""
         waiting = self._waiting.setdefault(delivery.request.image.name, [])
-        if self._keep_all and len(waiting) >= MOST_WAITING:
-            self._later(delivery)
-            return
         waiting.append(delivery)
         if len(waiting) > 1 and not self._keep_all:
             older, newer = waiting
@@ -110,19 +108,22 @@ class Dispatcher:
                 older, newer = newer, older
             waiting[:] = [newer]
             self._supersede(older, f"{newer.request.image} was sent later")
+        if len(waiting) > MOST_WAITING or self._is_full:
+            self._later(waiting.pop())
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether what runs and waits has all slots, so that no other image could even be received."""
+        in_hand = len(self._workers) + sum(map(len, self._waiting.values()))
+        return in_hand >= self._leases.slots
 
     def _later(self, delivery: Delivery) -> None:
         """Give it back for a while: one busy image must not use up all slots."""
-        self._beside(self._leases.release(delivery.message, after=LATER), delivery)
+        self._settler.beside(self._leases.release(delivery.message, after=LATER), delivery.message)
 
     def _supersede(self, delivery: Delivery, reason: str) -> None:
         report, image = Report(Outcome.SUPERSEDED, reason), str(delivery.request.image)
-        self._beside(self._settler.settle(delivery.message, report, image=image), delivery)
-
-    def _beside(self, step: Coroutine[Any, Any, None], delivery: Delivery) -> None:
-        settling = asyncio.create_task(unbroken(step), name=f"settle {delivery.message.id}")
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
+        self._settler.beside(self._settler.settle(delivery.message, report, image=image), delivery.message)
 
     async def _work(self, delivery: Delivery) -> None:
         deployed = self._deployed.get(delivery.request.image.name)

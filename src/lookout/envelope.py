@@ -72,14 +72,13 @@ def _of_ecr(event: Body) -> Body | Nothing:
     detail = event.part("detail", "an object with action-type, result, repository-name and so on")
     if reason := _no_deploy(detail):
         return Nothing(reason)
-    return Body(
-        {
-            "imagename": f"{_registry(event)}/{detail.text('repository-name', 'the name of a repository')}",
-            "imagetag": detail.text("image-tag", "the tag that was pushed"),
-            "imagedigest": detail.text("image-digest", "the digest that was pushed"),
-        },
-        called=lambda key: _EVENT_KEYS.get(key, key),
-    )
+    asked = {
+        "imagename": f"{_registry(event)}/{detail.text('repository-name', 'the name of a repository')}",
+        "imagetag": detail.text("image-tag", "the tag that was pushed"),
+    }
+    if "image-digest" in detail:
+        asked["imagedigest"] = detail.text("image-digest", "the digest that was pushed")
+    return Body(asked, called=lambda key: _EVENT_KEYS.get(key, key))
 
 
 def _no_deploy(detail: Body) -> str:

@@ -130,10 +130,9 @@ class Stuck(LookoutError):
 class SwapRefused(LookoutError):
     """The swap did not come about, and no image is to blame; the old container runs, or runs again."""
 
-    def __init__(self, message: str, *, transient: bool, log_tail: str = "", must_wait: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool, log_tail: str = "") -> None:
         super().__init__(message)
         self.transient = transient
-        self.must_wait = must_wait  # for another swap, however long that takes
         self.log_tail = log_tail  # of the new container
 
 
@@ -180,6 +179,10 @@ class QueueDenied(QueueError):
 
 class HandleGone(QueueError):
     """The receipt handle is no longer valid: the message is visible again, or deleted."""
+
+
+class QueueRefused(QueueError):
+    """SQS does not take what it was given, and would not take it again."""
 
 
 class QueueUnusable(QueueError):

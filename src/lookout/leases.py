@@ -60,7 +60,7 @@ class Leases:
         retry_pause: float = RETRY_PAUSE,
     ) -> None:
         self._queue = queue
-        self._slots = slots
+        self.slots = slots
         self._floor = floor
         self._margin = margin
         self._retry_pause = retry_pause
@@ -74,7 +74,7 @@ class Leases:
     @property
     def free(self) -> int:
         """How many more messages may be held."""
-        return self._slots - len(self._leases)
+        return self.slots - len(self._leases)
 
     async def wait_for_slot(self) -> None:
         while self.free <= 0:
@@ -121,9 +121,16 @@ class Leases:
     def holds(self, message: Message) -> bool:
         return message.id in self._leases
 
+    def end_renewals(self, message: Message) -> Lease | None:
+        """It is about to be deleted or released: a renewal that comes after that would fail, or hide it again."""
+        lease = self._leases.get(message.id)
+        if lease:
+            lease.settling = True
+        return lease
+
     async def done(self, message: Message) -> bool:
         """Delete the message; False where that failed and it will come back."""
-        lease = self._settle(message)
+        lease = self.end_renewals(message)
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(QueueError),
@@ -158,7 +165,7 @@ class Leases:
     async def release_all(self, messages: list[Message], *, after: float = 0) -> None:
         changes = []
         for message in messages:
-            lease = self._settle(message)
+            lease = self.end_renewals(message)
             if lease and not self.denied:
                 left = lease.received + LONGEST_VISIBILITY - CAP_MARGIN - time.monotonic()
                 changes.append((lease.message, _whole(min(after, left))))
@@ -286,13 +293,6 @@ class Leases:
                 statement=PERMISSION,
                 error=str(error),
             )
-
-    def _settle(self, message: Message) -> Lease | None:
-        """Take the message out of the renewals: a renewal that overtakes a delete would fail."""
-        lease = self._leases.get(message.id)
-        if lease:
-            lease.settling = True
-        return lease
 
     def _drop(self, message: Message) -> None:
         self._leases.pop(message.id, None)

@@ -145,6 +145,13 @@ class Nothing:
     reason: str
 
 
+@dataclass(frozen=True)
+class Invalid:
+    """A message cannot be understood."""
+
+    reason: str
+
+
 @dataclass
 class Message:
     """One message of the queue; the receipt handle is that of its newest receipt."""
@@ -194,5 +201,4 @@ class Report:
     containers: tuple[str, ...] = ()
     log_tail: str = ""  # of a new container that was no good
     transient: bool = False  # a failure whose cause may pass by itself
-    must_wait: bool = False  # for another swap, however long that takes
     retry_after: float | None = None  # seconds, where the usual backoff does not fit

@@ -10,13 +10,12 @@ from typing import Any
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from lookout.errors import InvalidBody, QueueDenied, QueueError, QueueUnusable, WrongSettings
+from lookout.errors import QueueDenied, QueueError, QueueUnusable, WrongSettings
 from lookout.leases import Leases
-from lookout.model import Delivery, Message, Nothing, Outcome, Report
+from lookout.model import Delivery, DeployRequest, Invalid, Message, Nothing, Outcome, Report
 from lookout.request import parse
 from lookout.settler import Settler
 from lookout.sqs import BATCH, Queue
-from lookout.unbroken import unbroken
 
 LONGEST_BACKOFF = 60.0  # seconds between two polls that fail
 OTHER_HOST = (1.0, 5.0)  # seconds until the owner of a message may see it
@@ -53,7 +52,6 @@ class Receiver:
         self._stopping = stopping
         self._longest_backoff = longest_backoff
         self._answered = False
-        self._settling: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Receive until asked to stop; the poll that is open then ends by itself.
@@ -73,14 +71,7 @@ class Receiver:
             else:
                 for message in fresh:
                     if ending := self._admit(message):
-                        self._settle(ending)
-        await asyncio.gather(*self._settling)
-
-    def _settle(self, ending: Coroutine[Any, Any, None]) -> None:
-        """Beside the polls, for as long as it takes: its slot is not free before."""
-        task = asyncio.create_task(unbroken(ending), name="settle")
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+                        self._settler.beside(ending, message)
 
     async def _poll(self) -> list[Message]:
         received: list[Message] = []
@@ -126,22 +117,26 @@ class Receiver:
         log.debug(
             "received", message_id=message.id, receive_count=message.receive_count, body=message.body[:2000]
         )
-        try:
-            request = parse(message.body, queues=self._queues)
-        except InvalidBody as exc:
-            return self._settler.settle(message, Report(Outcome.INVALID, str(exc)))
-        if isinstance(request, Nothing):
-            return self._settler.settle(message, Report(Outcome.IGNORED, request.reason))
+        request = parse(message.body, queues=self._queues)
+        match request:
+            case Invalid(reason):
+                return self._settler.settle(message, Report(Outcome.INVALID, reason))
+            case Nothing(reason):
+                return self._settler.settle(message, Report(Outcome.IGNORED, reason))
         if request.host_id and request.host_id != self._host_id:
-            reason = f"for HostId {request.host_id!a}, this is {self._host_id or 'a Lookout without one'}"
-            soon = random.uniform(*OTHER_HOST)  # noqa: S311  jitter, not a secret
-            report = Report(Outcome.NOT_HERE, reason, retry_after=soon)
-            return self._settler.settle(message, report, image=str(request.image))
+            return self._leave_to_its_owner(message, request)
         if request.reply_fault:
             log.warning("no reply will be sent", message_id=message.id, reason=request.reply_fault)
         self._leases.resize(message, request.deploy_time or self._deploy_time)
         self._inbox.put_nowait(Delivery(message, replace(request, origin=message.origin)))
         return None
+
+    def _leave_to_its_owner(self, message: Message, request: DeployRequest) -> Coroutine[Any, Any, None]:
+        log.debug("for another host", message_id=message.id, host_id=request.host_id)
+        soon = random.uniform(*OTHER_HOST)  # noqa: S311  jitter, not a secret
+        reason = f"for another HostId; this is {self._host_id or 'a Lookout without one'}"
+        report = Report(Outcome.NOT_HERE, reason, retry_after=soon)
+        return self._settler.settle(message, report, image=str(request.image))
 
     async def _pause(self, seconds: float) -> None:
         try:

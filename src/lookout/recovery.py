@@ -131,16 +131,12 @@ class Recovery:
             listed = ", ".join(sorted(involved))
             if other := await self._other(deploy):
                 raise SwapRefused(
-                    f"another Lookout ({other}) is replacing {listed} right now",
-                    transient=True,
-                    must_wait=True,
+                    f"another Lookout ({other}) is replacing {listed} right now", transient=True
                 )
             problem = await self._attempt(deploy)
             if problem and not all(found.is_done for found in deploy):
                 raise SwapRefused(
-                    f"an interrupted swap of {listed} could not be ended yet: {problem}",
-                    transient=True,
-                    must_wait=True,
+                    f"an interrupted swap of {listed} could not be ended yet: {problem}", transient=True
                 )
         return in_hand
 

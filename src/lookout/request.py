@@ -7,12 +7,14 @@ from urllib.parse import urlsplit
 
 from lookout.body import Body, kind
 from lookout.envelope import unwrap
+from lookout.errors import InvalidBody
 from lookout.model import (
     LONGEST_DEPLOY_TIME,
     LONGEST_NAME,
     DeployRequest,
     ImageName,
     ImageRef,
+    Invalid,
     Nothing,
     is_digest,
     is_tag,
@@ -29,14 +31,17 @@ _LONGEST_HOST_ID = 255
 _LONGEST_URL = 1024
 
 
-def parse(body: str, *, queues: Sequence[str]) -> DeployRequest | Nothing:
-    """Read a message body, plain or in its envelopes; raises InvalidBody, and nothing else.
+def parse(body: str, *, queues: Sequence[str]) -> DeployRequest | Nothing | Invalid:
+    """Read a message body, plain or in its envelopes; raises nothing, whatever it is.
 
-    `queues` are the URLs of Lookout's own queues, that of the requests first. No string of the body
-    is quoted by what is raised, nor by the reason for Nothing: it may be a secret.
+    `queues` are the URLs of Lookout's own queues, that of the requests first. No reason, for Nothing
+    or Invalid, quotes a string of the body: it may be a secret.
     """
-    content = unwrap(body)
-    return content if isinstance(content, Nothing) else _read(content, queues)
+    try:
+        content = unwrap(body)
+        return content if isinstance(content, Nothing) else _read(content, queues)
+    except InvalidBody as exc:
+        return Invalid(str(exc))
 
 
 def _read(body: Body, queues: Sequence[str]) -> DeployRequest:

@@ -1,16 +1,19 @@
 """What each outcome does to its message: delete it, keep it for another try, or lay it aside."""
 
+import asyncio
 import random
 import time
 from collections import OrderedDict
-from typing import TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import structlog
 
 from lookout.dead_letters import DeadLetters
-from lookout.errors import QueueDenied, QueueError, QueueUnusable
+from lookout.errors import QueueDenied, QueueError, QueueRefused, QueueUnusable
 from lookout.leases import Leases
 from lookout.model import Message, Outcome, Report
+from lookout.unbroken import unbroken
 
 BACKOFF_BASE = 30.0  # seconds until the second try of a message that is kept
 BACKOFF_CAP = 900.0  # seconds between two tries at most
@@ -55,7 +58,9 @@ class Settler:
         self._backoff_base = backoff_base
         self._retry_for = retry_for
         self._tries: OrderedDict[str, int] = OrderedDict()
-        self._settled: OrderedDict[str, Report | None] = OrderedDict()  # None where it is laid aside
+        self._settled: OrderedDict[str, Report] = OrderedDict()
+        self._laid_aside: OrderedDict[str, None] = OrderedDict()
+        self._settling: set[asyncio.Task[None]] = set()
 
     def is_settled(self, message: Message) -> bool:
         """Whether this message ended before, and has come back only because it was not deleted."""
@@ -86,8 +91,22 @@ class Settler:
 
     async def settle_again(self, message: Message) -> None:
         """End a message that ended before, but is still on the queue."""
-        log.info("message ended before; ending it again", message_id=message.id)
-        await self._end(message, self._settled.get(message.id))
+        report = self._settled[message.id]
+        again = Outcome.UNCHANGED if report.outcome is Outcome.DEPLOYED else report.outcome
+        log.info("message ended before; ending it again", message_id=message.id, outcome=again.value)
+        await self._end(message, report)
+
+    def beside(self, ending: Coroutine[Any, Any, None], message: Message) -> None:
+        """Settle or release it in a task of its own: its slot is not free before, and nothing waits for it."""
+        self._leases.end_renewals(message)
+        task = asyncio.create_task(unbroken(ending), name=f"settle {message.id}")
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    @property
+    def pending(self) -> frozenset[asyncio.Task[None]]:
+        """What is being settled beside."""
+        return frozenset(self._settling)
 
     def _next(self, report: Report, after: float | None) -> str:
         if after is None and self._is_laid_aside(report):
@@ -98,30 +117,31 @@ class Settler:
             return "tried again when its visibility timeout ends"
         return f"tried again in {after:.0f} s"
 
-    async def _end(self, message: Message, report: Report | None) -> None:
+    async def _end(self, message: Message, report: Report) -> None:
         """Delete the message, once it is laid aside if it has to be."""
         try:
-            if report and self._dead_letters and self._is_laid_aside(report):
+            if self._dead_letters and self._is_laid_aside(report) and message.id not in self._laid_aside:
                 await self._dead_letters.put(message, report)
+                _remember(self._laid_aside, message.id, None)  # should it come back, it is only deleted
         except QueueError as exc:
             if not self._is_given_up(report, exc):
                 await self._leases.release(message, after=self._backoff(message))
                 return
             log.error("the message is deleted all the same", message_id=message.id)
-        _remember(self._settled, message.id, None)  # should it come back, it is only deleted
         await self._leases.done(message)
 
-    def _is_given_up(self, report: Report | None, error: QueueError) -> bool:
+    def _is_given_up(self, report: Report, error: QueueError) -> bool:
         """Whether a message goes that the dead-letter queue will not take.
 
         It would stop the service again after a restart, or hold up its group.
         """
-        is_final = isinstance(error, QueueDenied | QueueUnusable)
-        return is_final and (self._in_order or (report is not None and report.outcome in _NEVER_AGAIN))
+        is_final = isinstance(error, QueueDenied | QueueUnusable | QueueRefused)
+        return is_final and (self._in_order or report.outcome in _NEVER_AGAIN)
 
     def _is_laid_aside(self, report: Report) -> bool:
         """Whether a person may want to see a message that ended like this."""
-        unmatched = report.outcome is Outcome.NOT_HERE and self._keeps_unmatched
+        is_for_another_host = report.retry_after is not None
+        unmatched = report.outcome is Outcome.NOT_HERE and (self._keeps_unmatched or is_for_another_host)
         return self._dead_letters is not None and (unmatched or report.outcome in _BAD)
 
     def _retry_after(self, message: Message, report: Report) -> float | None:
@@ -135,7 +155,7 @@ class Settler:
                 return self._backoff(message)
             case Outcome.INVALID if not (self._dead_letters or self._in_order):
                 return self._backoff(message)
-            case Outcome.FAILED if report.must_wait or (report.transient and not self._expired(message)):
+            case Outcome.FAILED if report.transient and not self._expired(message):
                 return self._backoff(message)
             case _:
                 return None

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from lookout.errors import HandleGone, QueueDenied, QueueError, QueueUnusable, WrongSettings
+from lookout.errors import HandleGone, QueueDenied, QueueError, QueueRefused, QueueUnusable, WrongSettings
 from lookout.model import Message
 from lookout.settings import Settings
 
@@ -34,7 +34,8 @@ DEADLINE = 5.0  # seconds for any call but receive: less than a renewal has left
 _DENIED = ("AccessDenied", "AccessDeniedException", "403", "KmsAccessDenied")
 _GONE = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidReceiptHandle")
 # What SQS says instead of those codes, as InvalidParameterValue, of handles that were good once.
-_GONE_TEXT = "for parameter ReceiptHandle is invalid"
+_GONE_TEXTS = ("for parameter receipthandle is invalid", "receipt handle has expired")
+_REFUSED = ("InvalidParameterValue", "InvalidMessageContents")
 _LONGEST_TEXT = 500  # an answer that is not SQS's own may be a whole page
 _UNUSABLE = (
     "QueueDoesNotExist",
@@ -243,14 +244,10 @@ def _error(code: str, message: str) -> QueueError:
     """SQS's error codes, which come with or without a prefix, as Lookout's errors."""
     name = code.rpartition(".")[2].rpartition("#")[2]
     text = " ".join(f"{name}: {message}".split())[:_LONGEST_TEXT]
-    if _is(name, _GONE) or _GONE_TEXT in message:
+    if name in _GONE or any(said in message.lower() for said in _GONE_TEXTS):
         return HandleGone(text)
-    if _is(name, _DENIED):
+    if name in _DENIED:
         return QueueDenied(text)
-    if _is(name, _UNUSABLE):
+    if name in _UNUSABLE:
         return QueueUnusable(text)
-    return QueueError(text)
-
-
-def _is(name: str, codes: Iterable[str]) -> bool:
-    return name in codes
+    return QueueRefused(text) if name in _REFUSED else QueueError(text)

@@ -14,7 +14,7 @@ from lookout.leases import Leases
 from lookout.model import Delivery, DeployRequest, ImageName, ImageRef, Message, Outcome, Report
 from lookout.settler import Settler
 from lookout.sqs import Queue
-from testbed.scripted_sqs import ScriptedSqs, after, refuse
+from testbed.scripted_sqs import ScriptedSqs, after, hang, refuse
 from testbed.sqs import LocalSqs
 from tests.integration.listeners import Deploys
 from tests.integration.queues import receive, said, until
@@ -33,9 +33,8 @@ class Bed:
         self.deploys = Deploys()
         self.inbox: asyncio.Queue[Delivery] = asyncio.Queue()
         self.leases = Leases(queue, slots=32, retry_pause=0.05)
-        self.dispatcher = Dispatcher(
-            self.inbox, self.deploys, self.leases, Settler(self.leases, retry_for=3600)
-        )
+        self.settler = Settler(self.leases, retry_for=3600)
+        self.dispatcher = Dispatcher(self.inbox, self.deploys, self.leases, self.settler)
         self.dispatching = asyncio.create_task(self.dispatcher.run())
 
     async def take(self, count: int) -> list[Message]:
@@ -299,6 +298,21 @@ async def test_a_delete_under_way_is_finished_before_a_cancelled_worker_ends(
     await stopping
     assert not scripted.has(message_id), "the second try deleted it"
     assert 0 not in scripted.changes(message_id), "and it was not given back besides"
+
+
+async def test_what_is_settled_beside_and_does_not_end_does_not_hold_up_the_stop(
+    scripted_bed: Bed, scripted: ScriptedSqs, logs: list[EventDict]
+) -> None:
+    scripted.next("DeleteMessage", hang)
+    scripted.send("garbage")
+    [message] = await scripted_bed.take(1)
+    settler = scripted_bed.settler
+    settler.beside(settler.settle(message, Report(Outcome.IGNORED, "asks for nothing")), message)
+    await until(lambda: scripted.called("DeleteMessage"))
+    await scripted_bed.stop(grace=0.05, undo_time=0.05)
+    assert not settler.pending
+    assert len(scripted.called("DeleteMessage")) == 1, "cut short, and not tried again"
+    assert not [event for event in logs if event["log_level"] == "critical"]
 
 
 async def test_a_deploy_that_ignores_every_request_to_end_does_not_hold_up_the_stop(

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lookout.errors import HandleGone, QueueDenied, QueueError, QueueUnusable, WrongSettings
+from lookout.errors import HandleGone, QueueDenied, QueueError, QueueRefused, QueueUnusable, WrongSettings
 from lookout.model import Message
 from lookout.sqs import Queue
 from testbed.scripted_sqs import ScriptedSqs, after, cut, fail_entries, hang, refuse
@@ -40,8 +40,10 @@ ANSWERS: list[tuple[str, str, type[QueueError]]] = [
     (
         "InvalidParameterValue",
         "Value 43200 for parameter VisibilityTimeout is invalid. Reason: Total is beyond the limit",
-        QueueError,
+        QueueRefused,
     ),
+    ("InvalidParameterValue", "Reason: The receipt handle has expired.", HandleGone),
+    ("InvalidMessageContents", "The message contains characters outside the allowed set.", QueueRefused),
     ("AccessDenied", "Access to the resource is denied.", QueueDenied),
     ("AccessDeniedException", "not authorized to perform: sqs:changemessagevisibility", QueueDenied),
     ("AWS.SimpleQueueService.NonExistentQueue", "does not exist", QueueUnusable),

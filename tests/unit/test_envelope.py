@@ -1,6 +1,7 @@
 """What SNS and EventBridge put around a body, or in its place."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,6 +64,10 @@ def test_a_result_that_strayed_onto_the_queue_asks_for_nothing(key: str) -> None
 def test_a_push_to_ecr_deploys_what_was_pushed() -> None:
     assert parse(event()) == PUSHED
     assert parse(notification(event())) == PUSHED
+
+
+def test_a_push_that_tells_no_digest_deploys_by_its_tag() -> None:
+    assert parse(push(**{"image-digest": ...})) == replace(PUSHED, digest=None)
 
 
 def test_the_order_of_keys_and_further_ones_do_not_matter() -> None:
@@ -139,7 +144,7 @@ def test_an_event_of_another_shape_is_invalid_and_the_key_is_named(
         ({"repository-name": "a" * 256}, "detail.repository-name is longer than 255 characters"),
         ({"image-tag": None}, "detail.image-tag is null; expected the tag"),
         ({"image-tag": "a b"}, "detail.image-tag has other characters than a tag"),
-        ({"image-digest": ...}, "detail.image-digest is missing; expected the digest"),
+        ({"image-digest": None}, "detail.image-digest is null; expected the digest"),
         ({"image-digest": "sha256:1"}, "detail.image-digest is not a digest; expected sha256: and 64"),
     ],
 )

@@ -2,74 +2,14 @@
 
 import json
 import time
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from structlog.testing import capture_logs
+from tests.unit.bench import Bench, message
 
 from lookout import dead_letters, leases, settler
-from lookout.dead_letters import DeadLetters
-from lookout.leases import Leases
-from lookout.model import Message, Outcome, Report
-from lookout.settler import Settler
-from lookout.sqs import Queue
-
-
-class Client:
-    """The calls of an SQS client that settling makes; all work, but for the sends that are refused first."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.deleted: list[str] = []
-        self.kept: dict[str, list[int]] = {}
-        self.sent: list[dict[str, Any]] = []
-        self.refused: list[Exception] = []
-        self.keeps: list[Exception] = []  # what deletes are refused with first
-
-    async def send_message(self, **parameters: Any) -> dict[str, Any]:
-        if self.refused:
-            raise self.refused.pop(0)
-        self.calls.append("send")
-        self.sent.append(parameters)
-        return {}
-
-    async def delete_message(self, **parameters: Any) -> dict[str, Any]:
-        if self.keeps:
-            raise self.keeps.pop(0)
-        self.calls.append("delete")
-        self.deleted.append(parameters["ReceiptHandle"])
-        return {}
-
-    async def change_message_visibility(self, **parameters: Any) -> dict[str, Any]:
-        self.kept.setdefault(parameters["ReceiptHandle"], []).append(parameters["VisibilityTimeout"])
-        return {}
-
-
-class Bench:
-    """A settler, and a queue that remembers what was done to its messages."""
-
-    def __init__(self, *, aside: str = "", **options: Any) -> None:
-        self.client = Client()
-        queue = Queue(self.client, "queue")  # type: ignore[arg-type]
-        self.leases = Leases(queue, slots=32, retry_pause=0)
-        dead_letters = DeadLetters(queue.beside(aside), retry_pause=0) if aside else None
-        self.settler = Settler(self.leases, dead_letters=dead_letters, **({"retry_for": 3600} | options))
-
-    async def settle(self, message: Message, report: Report) -> float | None:
-        """Settle a receipt of this message: the seconds that it is kept for, or None if it is deleted."""
-        self.leases.hold(message, time.monotonic())
-        deleted = len(self.client.deleted)
-        await self.settler.settle(message, report)
-        assert not self.leases.holds(message)
-        if len(self.client.deleted) > deleted:
-            assert self.client.deleted[deleted:] == [message.receipt_handle]
-            return None
-        return self.client.kept[message.receipt_handle][-1]
-
-
-def message(number: int = 1, *, age: float = 0) -> Message:
-    return Message(f"m-{number}", "", f"handle-{number}", int((time.time() - age) * 1000))
+from lookout.model import Outcome, Report
 
 
 @pytest.mark.parametrize(
@@ -260,11 +200,37 @@ async def test_to_a_fifo_queue_it_is_sent_in_its_group_and_once() -> None:
     assert ids == [("m-1", "m-1"), ("api", "m-2")]
 
 
+TOO_LONG = ClientError(
+    {
+        "Error": {
+            "Code": "InvalidParameterValue",
+            "Message": "One or more parameters are invalid. Reason: Message must be shorter than 1048576 bytes.",
+        }
+    },
+    "SendMessage",
+)
+
+
 async def test_a_body_that_leaves_no_room_for_the_reason_is_sent_without() -> None:
     bench = Bench(aside="dead")
-    bench.client.refused = [OSError("too long")] * (dead_letters.TRIES - 1)
+    bench.client.refused = [TOO_LONG]
     assert await bench.settle(message(), BAD[0]) is None
     assert [sent["MessageAttributes"] for sent in bench.client.sent] == [{}]
+
+
+async def test_a_body_that_the_queue_does_not_take_at_all_stays_where_it_is() -> None:
+    bench = Bench(aside="dead")
+    bench.client.refused = [TOO_LONG, TOO_LONG]
+    assert await bench.settle(message(), BAD[0]) is not None
+    assert (bench.client.sent, bench.client.refused) == ([], [])
+
+
+async def test_the_reason_is_not_lost_where_the_queue_is_away_for_a_while() -> None:
+    bench = Bench(aside="dead")
+    bench.client.refused = [OSError("away")] * (dead_letters.TRIES - 1)
+    assert await bench.settle(message(), BAD[0]) is None
+    [sent] = bench.client.sent
+    assert sent["MessageAttributes"].keys() == {"MessageId", "Outcome", "Reason"}
 
 
 async def test_what_cannot_be_sent_there_stays_on_its_queue_and_is_sent_when_it_comes_back() -> None:
@@ -348,9 +314,12 @@ async def test_in_a_fifo_queue_what_may_work_later_and_what_is_for_another_host_
     assert len(bench.client.sent) == 1, "but not for ever"
 
 
-async def test_what_waits_for_another_swap_waits_for_as_long_as_that_takes() -> None:
-    waiting = Report(Outcome.FAILED, "another Lookout has it in hand", transient=True, must_wait=True)
-    assert await Bench().settle(message(age=100000), waiting) is not None
+async def test_in_a_fifo_queue_what_no_other_host_has_taken_is_laid_aside_though_unmatched_is_deleted() -> (
+    None
+):
+    bench = Bench(aside="dead.fifo", in_order=True, keeps_unmatched=False)
+    assert await bench.settle(message(age=3601), Report(Outcome.NOT_HERE, retry_after=2)) is None
+    assert len(bench.client.sent) == 1
 
 
 async def test_what_is_remembered_is_bounded_and_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
