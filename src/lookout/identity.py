@@ -13,6 +13,7 @@ _PROC = Path("/proc")
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
 # Where the engine mounts files of a container's own folder, which carries its id.
 _OWN_MOUNT = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf) /etc/")
+_IMPORTED = int(time.time())  # where nothing tells when a process began
 _START_TIME = 19  # of those: clock ticks since the machine was started
 
 
@@ -27,7 +28,8 @@ def own_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
 
 def identity(container_id: str | None) -> str:
     """Who this Lookout is: its container, which may be restarted, or this very process."""
-    return container_id or f"{_place()}:{os.getpid()}:{_STARTED}"
+    process = os.getpid()
+    return container_id or f"{_place()}:{process}:{_start_time(process) or _IMPORTED}"
 
 
 async def is_at_work(engine: Engine, by: str, *, own: str) -> bool | None:
@@ -66,6 +68,3 @@ def _start_time(process: int) -> str | None:
         return stat.rpartition(")")[2].split()[_START_TIME]
     except (OSError, IndexError):
         return None
-
-
-_STARTED = _start_time(os.getpid()) or str(int(time.time()))
