@@ -2,6 +2,7 @@
 
 import re
 
+from lookout.aws import dns_suffix
 from lookout.body import Body
 from lookout.errors import InvalidBody
 from lookout.model import Nothing
@@ -24,15 +25,6 @@ _EVENT_KEYS = {
 }
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]{1,16}){1,3}-[0-9]{1,2}")
-# The partitions of AWS, by how their regions begin.
-_DNS_SUFFIXES = {
-    "cn-": "amazonaws.com.cn",
-    "eusc-": "amazonaws.eu",
-    "us-iso-": "c2s.ic.gov",
-    "us-isob-": "sc2s.sgov.gov",
-    "eu-isoe-": "cloud.adc-e.uk",
-    "us-isof-": "csp.hci.ic.gov",
-}
 
 
 def unwrap(text: str) -> Body | Nothing:
@@ -102,11 +94,3 @@ def _registry(event: Body) -> str:
     if not _REGION.fullmatch(region):
         raise event.wrong("region", "is not an AWS region", "one such as eu-west-1")
     return f"{account}.dkr.ecr.{region}.{dns_suffix(region)}"
-
-
-def dns_suffix(region: str) -> str:
-    """The domain under which AWS has the services of a region."""
-    for start, suffix in _DNS_SUFFIXES.items():
-        if region.startswith(start):
-            return suffix
-    return "amazonaws.com"

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
-from urllib.parse import urlsplit
+from typing import Any
 
+from lookout.aws import QueueUrl
 from lookout.body import Body, kind
 from lookout.envelope import unwrap
 from lookout.errors import InvalidBody
@@ -170,46 +170,30 @@ def _reply_queue(body: Body, queues: Sequence[str]) -> tuple[str | None, str]:
     text = body.text("ReplyQueueUrl", expected)
     if fault := _fault_of_reply(text, queues):
         return None, str(body.wrong("ReplyQueueUrl", fault, expected))
-    return f"{beside}/{_Place.of(text).name}", ""
+    return f"{beside}/{QueueUrl.parse(text).name}", ""
 
 
 def _fault_of_reply(text: str, queues: Sequence[str]) -> str:
     if len(text) > _LONGEST_URL:
         return f"is longer than {_LONGEST_URL} characters"
     try:
-        place = _Place.of(text)
+        place = QueueUrl.parse(text)
     except ValueError:
         return "is not a URL"
-    own = _Place.of(queues[0])
-    named = {(queue.account, queue.name) for queue in map(_Place.of, queues)}
+    own = QueueUrl.parse(queues[0])
+    named = {(queue.account, queue.name) for queue in map(QueueUrl.parse, queues)}
     return _fault_in(
         {
             "has white space or control characters": _has_blanks(text),
             "has credentials ('@')": "@" in text,
             "has a query or a fragment": "?" in text or "#" in text,
-            "is on another endpoint than SqsQueueUrl": place.endpoint != own.endpoint,
+            "is on another endpoint than SqsQueueUrl": place.server != own.server,
             "is of another account than SqsQueueUrl": place.account != own.account,
             f"names a queue that does not begin with {REPLY_PREFIX}": not place.name.startswith(REPLY_PREFIX),
             "names a queue as none can be named": not _QUEUE_NAME.fullmatch(place.name),
             "is one of Lookout's own queues": (place.account, place.name) in named,
         }
     )
-
-
-class _Place(NamedTuple):
-    """A queue by its URL: where its server is, the path of its account, its own name."""
-
-    endpoint: tuple[str, str | None, int | None]
-    account: str
-    name: str
-
-    @classmethod
-    def of(cls, url: str) -> Self:
-        """Raises ValueError where that is no URL."""
-        parts = urlsplit(url)
-        port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
-        account, _, name = parts.path.rstrip("/").rpartition("/")
-        return cls((parts.scheme, parts.hostname, port), account, name)
 
 
 def _has_blanks(text: str) -> bool:

@@ -1,7 +1,6 @@
 """Settings from the environment, `.env` and `/run/secrets`."""
 
 import os
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -23,6 +22,7 @@ from pydantic.alias_generators import to_pascal
 from pydantic_core import ErrorDetails, PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lookout.aws import QueueUrl, is_at_aws, region_of
 from lookout.errors import WrongSettings
 from lookout.model import LONGEST_DEPLOY_TIME
 
@@ -31,28 +31,8 @@ LONGEST_RETENTION = 1_209_600  # seconds that SQS keeps a message at most: 14 da
 ENV_FILE = Path(".env")
 SECRETS_DIR = Path("/run/secrets")
 
-# sqs.REGION.amazonaws.com[.cn], the older REGION.queue.amazonaws.com, sqs.REGION.api.aws and
-# VPC endpoints; plain queue.amazonaws.com is us-east-1.
-_AWS_HOST = re.compile(
-    r"\.(amazonaws\.com(\.cn)?|amazonaws\.eu|api\.aws|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk"
-    r"|csp\.hci\.ic\.gov)$|^queue\.amazonaws\.com$"
-)
-_REGION = re.compile(r"(?:^|\.)([a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.")
 # Names by which other systems, the original Lookout's .NET among them, call the same levels.
 _OTHER_LEVELS = {"trace": "debug", "information": "info", "warn": "warning", "fatal": "critical"}
-
-
-def _region_of(host: str) -> str | None:
-    if host == "queue.amazonaws.com":
-        return "us-east-1"
-    match = _REGION.search(host) if _AWS_HOST.search(host) else None
-    return match[1] if match else None
-
-
-def _place(queue_url: str) -> tuple[str, str]:
-    """Where the queue is, by region at AWS, which has several names for it, and the path there."""
-    url = urlsplit(queue_url)
-    return _region_of(url.hostname or "") or url.netloc.lower(), url.path.strip("/")
 
 
 class LogLevel(StrEnum):
@@ -207,9 +187,10 @@ class Settings(EngineSettings):
     def _is_another_queue_of_the_same_server(cls, value: str | None, info: ValidationInfo) -> str | None:
         own = info.data.get("sqs_queue_url")
         if value and own:
-            if _place(value) == _place(own):
+            queue, deploys = QueueUrl.parse(value), QueueUrl.parse(own)
+            if queue == deploys:
                 raise ValueError("must not be the queue of SqsQueueUrl: what ended badly would come back")
-            if _place(value)[0] != _place(own)[0]:
+            if queue.server != deploys.server:
                 raise ValueError("must be a queue of the same region, or server, as that of SqsQueueUrl")
         return value
 
@@ -222,15 +203,14 @@ class Settings(EngineSettings):
         for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
             if value := os.environ.get(name, "").strip():
                 return value
-        host = urlsplit(self.sqs_queue_url).hostname or ""
-        return _region_of(host)
+        return region_of(urlsplit(self.sqs_queue_url).hostname or "")
 
     @property
     def endpoint_url(self) -> str | None:
         """The server of a queue that is not at AWS, unless the SDK's own variables name one."""
         url = urlsplit(self.sqs_queue_url)
         given = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"))
-        if given or _AWS_HOST.search(url.hostname or ""):
+        if given or is_at_aws(url.hostname or ""):
             return None
         return f"{url.scheme}://{url.netloc}"
 

@@ -8,7 +8,7 @@ import pytest
 from botocore.loaders import create_loader
 from tests.unit.bodies import DIGEST, body, complaint, event, notification, parse, push
 
-from lookout.envelope import dns_suffix
+from lookout.aws import dns_suffix
 from lookout.model import DeployRequest, ImageName, ImageRef, Nothing
 
 API_42 = ImageRef(ImageName("ghcr.io", "acme/api"), "42")

@@ -81,6 +81,7 @@ def test_a_digest_and_a_host_id_are_carried() -> None:
         (f"{ACCOUNT}/lookout-reply-{'a' * 66}", f"lookout-reply-{'a' * 66}"),
         (f"{ACCOUNT}/lookout-reply-a_B.fifo", "lookout-reply-a_B.fifo"),
         (f"{ACCOUNT}/lookout-reply-7/", "lookout-reply-7"),
+        ("https://eu-west-1.queue.amazonaws.com/123456789012/lookout-reply-7", "lookout-reply-7"),
         (f"{ACCOUNT.replace('amazonaws.com', 'AMAZONAWS.com:443')}/lookout-reply-7", "lookout-reply-7"),
     ],
 )

@@ -1,0 +1,58 @@
+"""How AWS names its places: regions, domains, and queues by their URLs."""
+
+import re
+from typing import NamedTuple, Self
+from urllib.parse import urlsplit
+
+_COMMERCIAL = "amazonaws.com"
+# The partitions of AWS, by how their regions begin.
+_DNS_SUFFIXES = {
+    "cn-": "amazonaws.com.cn",
+    "eusc-": "amazonaws.eu",
+    "us-iso-": "c2s.ic.gov",
+    "us-isob-": "sc2s.sgov.gov",
+    "eu-isoe-": "cloud.adc-e.uk",
+    "us-isof-": "csp.hci.ic.gov",
+}
+_DOMAINS = tuple(f".{suffix}" for suffix in (_COMMERCIAL, "api.aws", *_DNS_SUFFIXES.values()))
+_REGION = re.compile(r"(?:^|\.)([a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.")
+_WITHOUT_REGION = {"queue.amazonaws.com": "us-east-1"}
+_PORTS = {"http": 80, "https": 443}
+
+
+def dns_suffix(region: str) -> str:
+    """The domain under which AWS has the services of a region."""
+    for start, suffix in _DNS_SUFFIXES.items():
+        if region.startswith(start):
+            return suffix
+    return _COMMERCIAL
+
+
+def is_at_aws(host: str) -> bool:
+    """Such as sqs.REGION.amazonaws.com, the older REGION.queue.amazonaws.com, or a VPC endpoint."""
+    return host.endswith(_DOMAINS)
+
+
+def region_of(host: str) -> str | None:
+    """The region that a host of AWS names; None for any other."""
+    if region := _WITHOUT_REGION.get(host):
+        return region
+    match = _REGION.search(host) if is_at_aws(host) else None
+    return match[1] if match else None
+
+
+class QueueUrl(NamedTuple):
+    """A queue by its URL: where its server is, the path of its account, its own name."""
+
+    server: str  # AWS has several hosts for one: there it is known by its region
+    account: str
+    name: str
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Raises ValueError where that is no URL."""
+        parts = urlsplit(url)
+        port = _PORTS.get(parts.scheme) if parts.port is None else parts.port
+        host = parts.hostname or ""
+        account, _, name = parts.path.rstrip("/").rpartition("/")
+        return cls(f"{parts.scheme}://{region_of(host) or host}:{port}", account, name)
