@@ -164,26 +164,6 @@ def test_a_slow_pull_of_one_image_delays_no_other_and_is_cut_short_by_sigterm(
         assert inspect(slow)["State"] == before["State"]
 
 
-def test_ten_images_deploy_side_by_side(
-    engine: PrivateEngine, registry: Registry, make_container: MakeContainer, start: Start, send: Send
-) -> None:
-    path = f"{registry.host}/test-{secrets.token_hex(4)}"
-    for number in range(10):
-        for tag in ("1", "2"):
-            make_image(engine, f"{path}/app{number}:{tag}")
-        push(engine, f"{path}/app{number}:2")
-        make_container(f"{path}/app{number}:1", f"app{number}")
-        send(f"{path}/app{number}:2")
-    lookout = start(MonitorSeconds="4")
-    lookout.wait_for("deployed", count=10)
-    assert lookout.order("deploying", "deployed") == ["deploying"] * 10 + ["deployed"] * 10
-
-
-@pytest.mark.parametrize(
-    ("pace", "renewals"),
-    [({}, 1), ({"lease_floor": 2, "lease_margin": 0}, 3)],
-    ids=["a lease outlives the queue's own visibility", "a short lease is renewed again and again"],
-)
 def test_a_deploy_longer_than_the_visibility_timeout_is_received_once(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -191,17 +171,16 @@ def test_a_deploy_longer_than_the_visibility_timeout_is_received_once(
     send: Send,
     sqs: LocalSqs,
     queue_url: str,
-    pace: dict[str, float],
-    renewals: int,
 ) -> None:
+    """Than that of the queue itself."""
     make_container(app_image("1"), "api")
-    lookout = start(MonitorSeconds="5.5", pace=pace)
+    lookout = start(MonitorSeconds="5.5")
     message = send(app_image("2"), DeployTimeSeconds="1")
     lookout.wait_for("deployed", message_id=message)
     until(lambda: sqs.count(queue_url) == (0, 0))
     assert len(lookout.logged("received")) == 1
     assert not lookout.logged("message delivered again while in hand")
-    assert len(lookout.logged("lease renewed")) >= renewals
+    assert lookout.logged("lease renewed")
 
 
 def test_two_permissions_are_enough_and_one_warning_names_the_third(
