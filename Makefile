@@ -44,7 +44,7 @@ crash: .venv/.ready ## Lookout or the engine dies at each single call of a deplo
 
 fuzz: export LOOKOUT_TEST_FUZZ ?= 100000
 fuzz: .venv/.ready ## 100,000 message bodies that nobody should send; `make test` draws 2,000
-	$(BIN)/pytest -n 4 tests/unit/test_request.py
+	$(BIN)/pytest -n 4 tests/unit/test_request.py tests/unit/test_receiver.py
 
 lint: .venv/.ready ## ruff and mypy --strict
 	$(BIN)/ruff format --check .

@@ -261,6 +261,14 @@ def make_lookout(engine: PrivateEngine, make_container: MakeContainer) -> MakeLo
 
 
 @pytest.fixture
+def tool_image(engine: PrivateEngine) -> str:
+    """An image that no test deploys, for the containers beside those that are deployed."""
+    reference = f"lookout-test-{secrets.token_hex(4)}/tool:1"
+    make_image(engine, reference)
+    return reference
+
+
+@pytest.fixture
 def inspect(engine: PrivateEngine) -> Inspect:
     """Inspect a container by the docker command line, in the newest API that it and the engine know."""
     return lambda name: dict(json.loads(engine.docker("container", "inspect", name))[0])

@@ -25,14 +25,6 @@ BAD = ['CMD ["false"]']
 
 
 @pytest.fixture
-def tool_image(engine: PrivateEngine) -> str:
-    """An image that no test deploys, for the dependents."""
-    reference = f"lookout-test-{secrets.token_hex(4)}/tool:1"
-    make_image(engine, reference)
-    return reference
-
-
-@pytest.fixture
 def other_image(engine: PrivateEngine) -> Callable[..., str]:
     """Another image than the test's own, for several tags: `other_image("1", changes=[...])`."""
     name = f"lookout-test-{secrets.token_hex(4)}/other"

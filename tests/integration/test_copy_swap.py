@@ -16,7 +16,6 @@ from lookout.engine import Engine
 from lookout.errors import EngineError, NotReady
 from lookout.model import Json, Outcome
 from testbed.engine import PrivateEngine
-from testbed.images import make_image
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
 from tests.integration.deploys import leftovers, request_for
 from tests.integration.queues import said, until
@@ -44,14 +43,6 @@ def make_network(engine: PrivateEngine) -> Iterator[MakeNetwork]:
     yield make
     if made:
         engine.docker("network", "rm", *made)
-
-
-@pytest.fixture
-def tool_image(engine: PrivateEngine) -> str:
-    """An image that no test deploys, for containers that look at the others."""
-    reference = f"lookout-test-{secrets.token_hex(4)}/tool:1"
-    make_image(engine, reference)
-    return reference
 
 
 def networks_of(container: Json) -> dict[str, Json]:
