@@ -4,7 +4,6 @@ Each is started once a worker, when a test first asks for it.
 """
 
 import asyncio
-import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -245,7 +244,7 @@ def make_container(engine: PrivateEngine) -> Iterator[MakeContainer]:
         return name
 
     yield make
-    made = engine.docker("ps", "--all", "--quiet", f"--filter=label=lookout.test={run}").split()
+    made = [container["Id"] for container in engine.listed(label=f"lookout.test={run}")]
     if made:
         engine.docker("rm", "--force", "--volumes", *made)
 
@@ -255,9 +254,7 @@ def make_lookout(engine: PrivateEngine, make_container: MakeContainer) -> MakeLo
     """Start a container that stands for a Lookout, and return its id; it is alive while that runs."""
     reference = "lookout-test-itself:1"
     make_image(engine, reference)
-    return lambda suffix: str(
-        json.loads(engine.docker("inspect", make_container(reference, suffix)))[0]["Id"]
-    )
+    return lambda suffix: str(engine.inspected(make_container(reference, suffix))["Id"])
 
 
 @pytest.fixture
@@ -270,8 +267,8 @@ def tool_image(engine: PrivateEngine) -> str:
 
 @pytest.fixture
 def inspect(engine: PrivateEngine) -> Inspect:
-    """Inspect a container by the docker command line, in the newest API that it and the engine know."""
-    return lambda name: dict(json.loads(engine.docker("container", "inspect", name))[0])
+    """Inspect a container in the newest API that the engine knows."""
+    return engine.inspected
 
 
 @pytest.fixture

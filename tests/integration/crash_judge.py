@@ -1,6 +1,5 @@
 """Says what is wrong after a crash, looking only at the engine, the queue and the log."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -95,7 +94,7 @@ class Judge:
             yield "it is the old container" if is_same else "it is another container"
 
     def _of_reference(self, part: Part, new: Json) -> Iterator[str]:
-        parent = self._engine.docker("inspect", "--format={{.Id}}", self._names[part.parent])
+        parent = self._engine.inspected(self._names[part.parent])["Id"]
         if new["HostConfig"]["NetworkMode"] != f"container:{parent}":
             yield f"its network is {new['HostConfig']['NetworkMode']}, not that of {parent}"
 
@@ -131,13 +130,12 @@ class Judge:
         yield from (f"volume {name} is left over" for name in exist - self._volumes - used)
 
     def _inspect_all(self) -> list[Json]:
-        ids = self._docker("ps", "--all", "--quiet", "--no-trunc", f"--filter=label={self._label}").split()
-        found = [self._inspect(container) for container in ids]
+        found = [self._inspect(container["Id"]) for container in self._engine.listed(label=self._label)]
         return [container for container in found if container]
 
     def _inspect(self, container: str) -> Json | None:
         try:
-            return dict(json.loads(self._docker("container", "inspect", container))[0])
+            return self._engine.inspected(container)
         except DockerFailed:
             return None  # gone since it was listed
 

@@ -155,8 +155,8 @@ class Play:
     def tear_down(self) -> None:
         for lookout in self.lookouts:
             lookout.__exit__()
-        made = set(self._engine.docker("ps", "-aq", f"--filter=label={self.label}").split())
-        made |= set(self._engine.docker("ps", "-aq", f"--filter=name={self.ground.prefix}").split())
+        listed = [*self._engine.listed(label=self.label), *self._engine.listed(name=self.ground.prefix)]
+        made = {container["Id"] for container in listed}
         if made:
             self._engine.docker("rm", "--force", "--volumes", *made)
         # None but this play's: where there is no container, no volume is anybody's.

@@ -27,12 +27,12 @@ def request_for(reference: str, **more: Any) -> DeployRequest:
 
 def leftovers(engine: PrivateEngine) -> list[str]:
     """Names of containers that an unfinished swap has left."""
-    return engine.docker("ps", "-a", "--filter=name=lookout-(new|old|done|rb)", "--format={{.Names}}").split()
+    return [container["Names"][0][1:] for container in engine.listed(name="lookout-(new|old|done|rb)")]
 
 
 def serving(engine: PrivateEngine, name: str) -> str:
     """The id of the running container of this name; empty where none is, as between two steps of a swap."""
-    return engine.docker("ps", "-q", "--no-trunc", f"--filter=name=^/{name}$")
+    return "".join(container["Id"] for container in engine.listed(name=f"^/{name}$", status="running"))
 
 
 async def layer_of(engine: Engine, container: Json) -> Layer:

@@ -1,6 +1,5 @@
 """Many containers, each of an image of its own, made with as little work as real parts allow."""
 
-import json
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +59,7 @@ class Fleet:
         """What the container of each repository runs; those of another name, by that."""
         repositories = {name: repository for repository, name in self._names.items()}
         found = {}
-        for container in json.loads(self._engine.docker("inspect", *self._containers())):
+        for container in map(self._engine.inspected, self._containers()):
             name = container["Name"][1:]
             found[repositories.get(name, name)] = Runs(
                 container["Config"]["Image"], container["Image"], container["State"]["Running"]
@@ -71,7 +70,7 @@ class Fleet:
         return Runs(f"{repository}:{tag}", self.images[tag], is_running=True)
 
     def _containers(self) -> list[str]:
-        return self._engine.docker("ps", "-aq", f"--filter=label=lookout.test={self._run}").split()
+        return [container["Id"] for container in self._engine.listed(label=f"lookout.test={self._run}")]
 
     def _at_a_time(self, make: Callable[[str], None]) -> None:
         with ThreadPoolExecutor(AT_A_TIME) as pool:

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from lookout.model import Json
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.sqs import LocalSqs
 from testbed.throttle import Throttle
-from tests.integration.conftest import AppImage, MakeContainer
+from tests.integration.conftest import AppImage, Inspect, MakeContainer
+from tests.integration.deploys import leftovers
 from tests.integration.running import RunningLookout
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(120)]
@@ -53,14 +53,6 @@ def send(sqs: LocalSqs, queue_url: str) -> Send:
         return sqs.send(queue_url, {"ImageName": name, "ImageTag": tag, **more})
 
     return put
-
-
-@pytest.fixture
-def inspect(engine: PrivateEngine) -> Callable[[str], Json]:
-    return lambda name: dict(json.loads(engine.docker("inspect", name))[0])
-
-
-Inspect = Callable[[str], Json]
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -286,7 +278,7 @@ def test_sigterm_undoes_a_swap_that_would_take_too_long(
     new = inspect(name)
     assert [new[k] for k in ("Id", "HostConfig")] == [old[k] for k in ("Id", "HostConfig")]
     assert new["State"]["Running"]
-    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old|done|rb)")
+    assert not leftovers(engine)
     assert [m["MessageId"] for m in sqs.receive(queue_url)] == [message]
 
 
@@ -353,7 +345,7 @@ def test_an_engine_that_goes_away_in_the_middle_of_a_swap_is_waited_for(
     line.come_back()
     lookout.wait_for("deployed", message_id=message)
     assert inspect(name)["Config"]["Image"] == two
-    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old|done|rb)")
+    assert not leftovers(engine)
 
 
 @pytest.mark.parametrize("cut", ["POST .*/stop", "POST .*/rename", "POST .*/start"])
@@ -408,7 +400,7 @@ def test_an_engine_that_restarts_in_the_middle_of_a_swap_costs_a_retry_not_the_d
     ended = lookout.wait_for("deployed", message_id=message, seconds=60)
     assert ended["containers"] == [name]
     assert inspect(name)["Config"]["Image"] == two
-    assert not engine.docker("ps", "-aq", "--filter=name=lookout-(new|old|done|rb)")
+    assert not leftovers(engine)
 
 
 def test_sigterm_ends_lookout_also_while_the_engine_is_away(start: Start, line: FaultProxy) -> None:

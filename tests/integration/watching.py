@@ -24,8 +24,8 @@ class Watch:
 
     def events(self, kind: str) -> list[Json]:
         """All events of one kind, such as container, network or volume, in order."""
-        span = (f"--since={self._since:.9f}", f"--until={time.time():.9f}")
-        lines = self._engine.docker("events", *span, f"--filter=type={kind}", "--format={{json .}}")
+        span = {"since": f"{self._since:.9f}", "until": f"{time.time():.9f}"}
+        lines = self._engine.get("/events", **span, filters=json.dumps({"type": [kind]}))
         return [json.loads(line) for line in lines.splitlines()]
 
     def touches(self) -> list[tuple[str, str]]:
@@ -43,7 +43,7 @@ class Watch:
 
 
 def volumes(engine: PrivateEngine) -> set[str]:
-    return set(engine.docker("volume", "ls", "--quiet").split())
+    return {volume["Name"] for volume in json.loads(engine.get("/volumes"))["Volumes"] or ()}
 
 
 def page(engine: PrivateEngine, url: str, within: float = 10) -> str:
@@ -72,11 +72,10 @@ def _patiently(look: Callable[[], str], within: float) -> str:
 def state(engine: PrivateEngine, container: str) -> tuple[str, bool]:
     """The id of the container of this name, and whether it runs; nothing while there is none."""
     try:
-        said = engine.docker("container", "inspect", "--format={{.Id}} {{.State.Running}}", container)
+        found = engine.inspected(container)
     except DockerFailed:
         return "", False
-    found, running = said.split()
-    return found, running == "true"
+    return found["Id"], found["State"]["Running"]
 
 
 def exists(engine: PrivateEngine, container: str) -> bool:
