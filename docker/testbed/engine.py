@@ -182,13 +182,13 @@ class PrivateEngine(Engine):
             connection.request("GET", f"{path}?{urlencode(query)}")
             answer = connection.getresponse()
             said = answer.read()
-        if answer.status >= HTTPStatus.BAD_REQUEST:
+        if answer.status != HTTPStatus.OK:
             raise DockerFailed(f"GET {path}: {said.decode().strip()}")
         return said
 
     def inspected(self, container: str) -> dict[str, Any]:
-        """A container, by name or id."""
-        return dict(json.loads(self.get(f"/containers/{container}/json")))
+        """A container, by its id, or its name as people or the engine write it."""
+        return dict(json.loads(self.get(f"/containers/{container.removeprefix('/')}/json")))
 
     def listed(self, **filters: str) -> list[dict[str, Any]]:
         """All containers, also those that do not run, that fit these filters: `name`, `label` and so on."""
