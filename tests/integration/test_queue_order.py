@@ -63,24 +63,22 @@ def test_in_a_group_of_a_fifo_queue_a_failure_in_the_middle_changes_no_order(
     sqs: LocalSqs,
     inspect: Inspect,
 ) -> None:
-    """The second deploy fails for a while, since no registry answers, and the third one for good."""
+    """The second deploy fails for a while, since no registry answers, the third one for good.
+
+    Nothing here runs the image of the fourth.
+    """
     queue_url = sqs.create_fifo_queue()
     away = f"127.0.0.1:1/test-{secrets.token_hex(4)}/web"
     make_image(engine, f"{away}:1")
     name, _ = make_container(app_image("1"), "api"), make_container(f"{away}:1", "web")
     bad = app_image("3", changes=['CMD ["false"]'])
-    images = [app_image("2"), f"{away}:2", bad, app_image("4")]
-    messages = []
-    for number, image in enumerate(images):
-        repository, _, tag = image.rpartition(":")
-        body = {"ImageName": repository, "ImageTag": tag}
-        group = {"MessageGroupId": "shop", "MessageDeduplicationId": str(number)}
-        messages.append(sqs.send(queue_url, body, **group))
+    images = [app_image("2"), f"{away}:2", bad, "ghcr.io/acme/nobody:1", app_image("4")]
+    messages = [send_in_group(sqs, queue_url, image, "shop") for image in images]
 
     lookout = service.start(SqsQueueUrl=queue_url, RetryForSeconds="6")
-    lookout.wait_for("deployed", message_id=messages[3])
+    lookout.wait_for("deployed", message_id=messages[4])
 
-    assert inspect(name)["Config"]["Image"] == images[3]
+    assert inspect(name)["Config"]["Image"] == images[4]
     steps = [(e["event"], e["message_id"]) for e in lookout.events if e["event"] in (*ENDS, "deploying")]
     tries = len(lookout.logged("failed"))
     assert tries > 1
@@ -91,11 +89,32 @@ def test_in_a_group_of_a_fifo_queue_a_failure_in_the_middle_changes_no_order(
         ("deploying", messages[2]),
         ("rolled_back", messages[2]),
         ("deploying", messages[3]),
-        ("deployed", messages[3]),
+        ("not_here", messages[3]),
+        ("deploying", messages[4]),
+        ("deployed", messages[4]),
     ]
     service.wait_until_settled(queue_url)
     dead = [letter["MessageAttributes"]["MessageId"]["StringValue"] for letter in service.dead_letters()]
-    assert dead == messages[1:3]
+    assert dead == messages[1:4]
+
+
+def test_of_several_groups_of_a_fifo_queue_each_message_is_deployed_though_they_are_for_one_image(
+    app_image: AppImage, make_container: MakeContainer, service: Service, sqs: LocalSqs, inspect: Inspect
+) -> None:
+    queue_url = sqs.create_fifo_queue()
+    name = make_container(app_image("1"), "api")
+    images = [app_image(tag) for tag in ("2", "3", "4")]
+    messages = [send_in_group(sqs, queue_url, image, image[-1]) for image in images]
+    lookout = service.start(SqsQueueUrl=queue_url)
+    service.wait_until_settled(queue_url)
+    assert [event["message_id"] for event in lookout.logged("deployed")] == messages
+    assert inspect(name)["Config"]["Image"] == images[-1]
+
+
+def send_in_group(sqs: LocalSqs, queue_url: str, image: str, group: str) -> str:
+    repository, _, tag = image.rpartition(":")
+    body = {"ImageName": repository, "ImageTag": tag}
+    return sqs.send(queue_url, body, MessageGroupId=group, MessageDeduplicationId=image)
 
 
 def test_a_message_that_comes_after_a_newer_one_was_deployed_is_superseded_after_a_restart_too(
