@@ -16,7 +16,7 @@ from tests.integration.running import RunningLookout
 from tests.integration.service import ENDED_WITHIN, Service
 from tests.integration.traffic import Traffic, Wish, wishes
 
-#: Engine 20.10 may lock itself up for good where many containers end at the same time.
+#: Engine 20.10 may lock itself up for good where many containers end at the same time (moby/moby#46661).
 MANY = pytest.mark.newest(only=True)
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(900)]

@@ -11,7 +11,7 @@ from tests.integration.fleet import Fleet
 from tests.integration.service import ENDED_WITHIN, WAITS, Service, let_go
 from tests.integration.watching import Watch
 
-#: Engine 20.10 may lock itself up for good where many containers end at the same time.
+#: Engine 20.10 may lock itself up for good where many containers end at the same time (moby/moby#46661).
 MANY = pytest.mark.newest(only=True)
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(300)]
