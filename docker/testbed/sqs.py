@@ -106,7 +106,16 @@ class LocalSqs:
         )
 
     def count(self, url: str) -> tuple[int, int]:
-        """How many messages are visible, and how many are in flight."""
+        """How many messages are visible, and how many are in flight, by two answers that agree.
+
+        The server counts these one after the other: what becomes visible in between is in neither.
+        """
+        said = self._count(url)
+        while (again := self._count(url)) != said:
+            said = again
+        return said
+
+    def _count(self, url: str) -> tuple[int, int]:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         answer = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
         visible, in_flight = (int(answer["Attributes"][name]) for name in names)
