@@ -9,13 +9,17 @@ from dataclasses import dataclass
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from lookout import deployer, leases, puller, receiver, settler
+from lookout import deployer, docker_config, leases, puller, receiver, settler
+from lookout.cleaner import Cleaner
 from lookout.dead_letters import DeadLetters
 from lookout.deployer import Deployer
 from lookout.dispatcher import Dispatcher
-from lookout.engine import Credentials, Engine
+from lookout.docker_config import DockerConfig
+from lookout.ecr import Ecr
+from lookout.engine import Engine
 from lookout.errors import EngineError, EngineUnavailable, Interrupted
 from lookout.identity import own_id
+from lookout.keychain import Given, Keychain, Source
 from lookout.leases import Leases
 from lookout.model import Delivery, ImageRef
 from lookout.planner import Planner
@@ -43,6 +47,7 @@ class Pace:
     longest_poll_backoff: float = receiver.LONGEST_BACKOFF
     engine_patience: float = deployer.ENGINE_PATIENCE
     longest_pull_wait: float = puller.LONGEST_WAIT
+    pull_inactivity: float = puller.INACTIVITY
     repair_every: float = deployer.REPAIR_EVERY
 
 
@@ -71,7 +76,9 @@ async def plan(
     """What a deploy would do on the engine, by the settings that the daemon would have."""
     async with Engine.connect() as engine:
         planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
-        return await Previewer(engine, planner, _credentials(settings)).preview(image, container, pull=pull)
+        keychain = _keychain(settings, planner)
+        puller = Puller(engine, keychain, timeout=settings.pull_timeout_seconds)
+        return await Previewer(engine, planner, keychain, puller).preview(image, container, pull=pull)
 
 
 @contextmanager
@@ -136,15 +143,23 @@ async def _serve(
         other_queues=[url for url in (settings.dead_letter_queue_url,) if url],
         longest_backoff=pace.longest_poll_backoff,
     )
+    planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
     deploying = Deployer(
         engine,
-        Puller(engine, _credentials(settings), longest_wait=pace.longest_pull_wait),
+        Puller(
+            engine,
+            _keychain(settings, planner),
+            timeout=settings.pull_timeout_seconds,
+            inactivity=pace.pull_inactivity,
+            longest_wait=pace.longest_pull_wait,
+        ),
         deploy_time=settings.deploy_time_seconds,
         monitor=settings.monitor_seconds,
         own_id=own_id(),
         require_label=settings.require_label,
         stopping=stopping,
         parallelism=settings.update_parallelism,
+        cleaner=Cleaner(engine, keep=settings.keep_images) if settings.cleanup_images else None,
         engine_patience=pace.engine_patience,
         repair_every=pace.repair_every,
     )
@@ -187,7 +202,10 @@ def _dead_letters(settings: Settings, queue: Queue) -> DeadLetters | None:
     return DeadLetters(queue.beside(url)) if url else None
 
 
-def _credentials(settings: EngineSettings) -> Credentials | None:
-    if settings.registry_username is None or settings.registry_password is None:
-        return None
-    return Credentials(settings.registry_username, settings.registry_password.get_secret_value())
+def _keychain(settings: EngineSettings, planner: Planner) -> Keychain:
+    sources: list[Source] = [DockerConfig(docker_config.folder()), Ecr()]
+    if settings.registry_username is not None and settings.registry_password is not None:
+        password = settings.registry_password.get_secret_value()
+        server = settings.registry_server or ""
+        sources.insert(0, Given(settings.registry_username, password, server, planner.registries))
+    return Keychain(sources)

@@ -16,6 +16,11 @@ _DNS_SUFFIXES = {
 }
 _DOMAINS = tuple(f".{suffix}" for suffix in (_COMMERCIAL, "api.aws", *_DNS_SUFFIXES.values()))
 _REGION = re.compile(r"(?:^|\.)([a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.")
+# Also the addresses for FIPS, and for both versions of IP.
+_ECR = re.compile(
+    r"(?P<account>[0-9]{12})\.dkr(?:\.|-)ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\.(?P<suffix>[a-z.-]+)"
+)
+_DUAL_STACK = ("on.aws", "on.amazonwebservices.com.cn")
 _WITHOUT_REGION = {"queue.amazonaws.com": "us-east-1"}
 _PORTS = {"http": 80, "https": 443}
 
@@ -39,6 +44,22 @@ def region_of(host: str) -> str | None:
         return region
     match = _REGION.search(host) if is_at_aws(host) else None
     return match[1] if match else None
+
+
+class EcrRegistry(NamedTuple):
+    """A private registry of Amazon ECR: each account has one in each region."""
+
+    account: str
+    region: str
+    is_fips: bool
+
+    @classmethod
+    def parse(cls, host: str) -> Self | None:
+        """The registry that a host names, such as ACCOUNT.dkr.ecr.REGION.amazonaws.com; None for any other."""
+        match = _ECR.fullmatch(host)
+        if match is None or match["suffix"] not in (dns_suffix(match["region"]), *_DUAL_STACK):
+            return None
+        return cls(match["account"], match["region"], bool(match["fips"]))
 
 
 class QueueUrl(NamedTuple):

@@ -17,6 +17,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from lookout.cleaner import Before, Cleaner
 from lookout.engine import Engine
 from lookout.errors import (
     CopyRefused,
@@ -30,9 +31,10 @@ from lookout.errors import (
     RolledBack,
     SwapRefused,
 )
+from lookout.history import Replaced, history, noted
 from lookout.identity import identity
 from lookout.locks import Locks
-from lookout.model import DeployRequest, Json, Outcome, Report
+from lookout.model import DeployRequest, ImageRef, Json, Outcome, Report
 from lookout.names import name_of
 from lookout.plan import DeployPlan, Plan
 from lookout.planner import Planner, is_stopped
@@ -66,10 +68,14 @@ class Deployer:
         require_label: bool,
         stopping: asyncio.Event,
         parallelism: int = 1,
+        cleaner: Cleaner | None = None,
         engine_patience: float = ENGINE_PATIENCE,
         repair_every: float = REPAIR_EVERY,
     ) -> None:
-        """So many independent containers of a deploy are replaced at a time as `parallelism` says; 0: all."""
+        """So many independent containers of a deploy are replaced at a time as `parallelism` says; 0: all.
+
+        Without a `cleaner` old images stay.
+        """
         self._engine = engine
         self._puller = puller
         self._deploy_time = deploy_time
@@ -78,6 +84,7 @@ class Deployer:
         self._planner = Planner(engine, own_id=own_id, require_label=require_label)
         self._stopping = stopping
         self._parallelism = parallelism
+        self._cleaner = cleaner
         self._engine_patience = engine_patience
         self._repair_every = repair_every
         self._locks = Locks(stopping)
@@ -117,9 +124,10 @@ class Deployer:
         """
         found = _Found()
         report = await self._attempt(request, found)
-        if report.outcome is not Outcome.DEPLOYED:
-            with suppress(Interrupted):  # how it ended must be told all the same
+        with suppress(Interrupted):  # how it ended must be told all the same
+            if report.outcome is not Outcome.DEPLOYED:
                 await self._revive(found)
+            await unless(self._stopping, self._tidy(request.image, report, found))
         return report
 
     async def _attempt(self, request: DeployRequest, found: "_Found") -> Report:
@@ -144,7 +152,10 @@ class Deployer:
         found.engine_started = await self._engine.started()
         if report := self._planner.idle(targets) or overtaken(targets, request, time.time()):
             return report
-        image = await unless(self._stopping, self._puller.pull(request, deploy_time=self._time(request)))
+        platform = await self._planner.platform(targets)
+        found.before = await self._cleaner.before(request.image) if self._cleaner else None
+        pull = self._puller.pull(request, platform=platform, deploy_time=self._time(request))
+        image = await unless(self._stopping, pull)
         return await self._replace_all(request, image, {target.name for target in targets})
 
     def _time(self, request: DeployRequest) -> float:
@@ -186,7 +197,7 @@ class Deployer:
                     plan = await self._planner.plan(targets, request.image, image)
                     if plan.names <= names:
                         return overtaken(targets, request, time.time()) or await self._carry_out(
-                            plan, request
+                            plan, request, await self._history(targets, plan, image)
                         )
             except InProgress as exc:
                 if has_cleared and exc.container in names:
@@ -197,7 +208,17 @@ class Deployer:
             else:
                 names |= plan.names
 
-    async def _carry_out(self, plan: DeployPlan, request: DeployRequest) -> Report:
+    async def _history(
+        self, targets: Sequence[Target], plan: DeployPlan, image: Json
+    ) -> list[Replaced] | None:
+        if self._cleaner is None:
+            return None
+        replaced = history(targets, plan.stale, image["Id"], time.time())
+        return await self._cleaner.known(replaced)
+
+    async def _carry_out(
+        self, plan: DeployPlan, request: DeployRequest, replaced: list[Replaced] | None
+    ) -> Report:
         for name, reason in plan.left_alone:
             log.info("container left alone", container=name, reason=reason)
         if not plan.groups:
@@ -205,7 +226,7 @@ class Deployer:
         for one in plan.plans:
             for remark in one.remarks:
                 log.info("remark", container=one.name, remark=remark)
-        signature = Signature(by=self._identity, deploy=uuid.uuid4().hex, origin=request.origin)
+        signature = Signature(self._identity, uuid.uuid4().hex, request.origin, replaced)
         groups = await self._prepare(plan, request, signature)
         if self._stopping.is_set():
             await self._discard(signature.deploy)
@@ -259,6 +280,24 @@ class Deployer:
             may_end=bool(plan.follows),
             may_fail=bool(plan.follows) and was_bad,
         )
+
+    # Tidy
+
+    async def _tidy(self, image: ImageRef, report: Report, found: "_Found") -> None:
+        """See to the images; what cannot be removed is a warning, whatever the deploy was."""
+        if self._cleaner is None:
+            return
+        was_in_vain = report.outcome is Outcome.ROLLED_BACK or (
+            report.outcome is Outcome.FAILED and not report.transient
+        )
+        try:
+            if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
+                # Also what a Lookout before this one has not come to.
+                await self._cleaner.clean(image.name, noted(await self._planner.find(image.name)))
+            elif was_in_vain and found.before:
+                await self._cleaner.take_back(image, found.before)
+        except (EngineError, EngineUnavailable) as exc:
+            log.warning("images could not be tidied up", image=str(image), error=str(exc))
 
     # Repair
 
@@ -315,10 +354,11 @@ class Deployer:
 
 @dataclass
 class _Found:
-    """What ran when a deploy began, and since when its engine did."""
+    """What ran when a deploy began, since when its engine did, and which images that had."""
 
     targets: list[Target] = field(default_factory=list)
     engine_started: str = ""
+    before: Before | None = None
 
 
 def _moment(text: str) -> datetime:

@@ -11,7 +11,6 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -20,6 +19,7 @@ import aiohttp
 import structlog
 from aiodocker import Docker, DockerError
 
+from lookout.credentials import Credentials
 from lookout.errors import (
     Conflict,
     EngineError,
@@ -27,24 +27,26 @@ from lookout.errors import (
     NotFound,
     WrongSettings,
 )
-from lookout.faults import pull_failed
-from lookout.model import DEFAULT_DOMAIN, ImageRef, Json
+from lookout.model import ImageRef, Json
+from lookout.platforms import as_json, fits, platform_of_image
 from lookout.streams import below, frames
 
 ApiVersion = tuple[int, int]
 
 # Later versions no longer tell which MAC address the user configured, and ignore it in create.
 NEWEST_API: ApiVersion = (1, 51)
+# From this one on an image can be inspected as that of one platform of several.
+INSPECTS_PLATFORMS: ApiVersion = (1, 49)
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 QUICK = 60.0  # seconds: calls that only read or write the engine's own state, on a slow disk
+REMOVE_IMAGE = 300.0  # seconds: its layers are deleted from the disk
 CREATE = 300.0  # seconds: create copies files of the image into new volumes
 START = 120.0  # seconds: networks, mounts and plugins are attached
 LISTEN = 5.0  # seconds: until the engine begins to tell events
 REGISTRY = 20.0  # seconds: one question to a registry, through the engine
 STOP_MARGIN = 60.0  # seconds that the engine may need beyond the container's own stop timeout
 ENGINE_STOP_TIMEOUT = 10  # seconds: the engine's default where the container has none
-SILENCE = 120.0  # seconds without a line of progress after which a pull is given up
 
 LOG_TAIL = 8192  # bytes of a container's log that are kept
 WITHOUT_EVENTS = 0.5  # seconds between two looks where there are none
@@ -63,17 +65,6 @@ STATE_EVENTS = [
 ]
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """User name and password for a registry; never shown."""
-
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        return "Credentials(…)"
 
 
 class Engine:
@@ -152,15 +143,39 @@ class Engine:
         except NotFound:
             return None
 
-    async def image(self, key: str) -> Json:
-        """Inspect one image, by id or reference."""
-        return await self._get_object(f"inspect image {key}", f"images/{_path(key)}/json")
+    async def image(self, key: str, platform: str = "") -> Json:
+        """Inspect one image, by id or reference; of one for several platforms, what it is for `platform`.
+
+        Its id stays the one that its containers have, which is that of all platforms together. Where it is
+        not for that platform, it is shown for what it is.
+        """
+        call, path = f"inspect image {key}", f"images/{_path(key)}/json"
+        found = await self._get_object(call, path)
+        if fits(platform_of_image(found), platform) or await self.api() < INSPECTS_PLATFORMS:
+            return found
+        try:
+            params = {"platform": json.dumps(as_json(platform))}
+            return _object(call, await self._call(call, path, params=params)) | {"Id": found["Id"]}
+        except NotFound:
+            return found
+
+    async def images(self) -> list[Json]:
+        """All images, as the engine lists them: also those without a name, and those that others build on."""
+        return await self._get_list("list images", "images/json", params={"all": "true"})
+
+    async def remove_image(self, key: str) -> None:
+        """Take a name from an image, or remove the image with this id; its layers go with its last name.
+
+        Never by force: one that is in use stays, and Conflict is raised.
+        """
+        path = f"images/{_path(key)}"
+        await self._call(f"remove image {key}", path, method="DELETE", timeout=REMOVE_IMAGE)
 
     async def registry_digest(self, image: ImageRef, credentials: Credentials | None) -> str:
         """The digest that the registry has under this tag now; nothing is pulled."""
         answer = await self._call(
             f"ask the registry for {image}",
-            f"distribution/{_path(f'{image.name.canonical}:{image.tag}')}/json",
+            f"distribution/{_path(image.canonical)}/json",
             headers=_registry_auth(image, credentials),
             timeout=REGISTRY,
         )
@@ -184,12 +199,12 @@ class Engine:
         except NotFound:
             return None
 
-    async def create(self, name: str, body: Json) -> str:
-        """Create a container and return its id; the engine's warnings are logged."""
+    async def create(self, name: str, body: Json, platform: str = "") -> str:
+        """Create a container, for a platform if one is named, and return its id; warnings are logged."""
         answer = await self._post(
             f"create container {name}",
             "containers/create",
-            params={"name": name},
+            params={"name": name} | ({"platform": platform} if platform else {}),
             data=body,
             timeout=CREATE,
         )
@@ -364,31 +379,26 @@ class Engine:
         image: ImageRef,
         digest: str | None,
         credentials: Credentials | None,
-        progress: Callable[[Json], None],
+        note: Callable[[Json], None],
+        platform: str = "",
     ) -> None:
-        """Pull `image`, by digest where one is given, and call `progress` with each line of it.
+        """Pull `image`, by digest where one is given, and call `note` with each line that the engine tells.
 
-        Raises PullFailed, also for errors that the engine reports inside the stream of an answer
-        that began with 200, and for a stream that ends in the middle.
+        It may be silent for as long as it likes. Raises EngineError also for what the engine reports in the
+        stream of an answer that began with 200, and EngineUnavailable for a stream that ends in the middle.
         """
         params = {"fromImage": image.name.canonical, "tag": digest or image.tag}
-        try:
-            async with self._request(
-                f"pull {image}",
-                "POST",
-                "images/create",
-                params=params,
-                headers=_registry_auth(image, credentials),
-                timeout=None,
-                silence=SILENCE,
-            ) as response:
-                while line := await response.content.readline():
-                    step = json.loads(line)
-                    if error := step.get("error"):
-                        raise pull_failed(image, error, credentials=bool(credentials))
-                    progress(step)
-        except EngineError as exc:
-            raise pull_failed(image, exc.message, credentials=bool(credentials)) from exc
+        if platform:
+            params["platform"] = platform
+        call, headers = f"pull {image}", _registry_auth(image, credentials)
+        async with self._request(
+            call, "POST", "images/create", params=params, headers=headers, timeout=None
+        ) as response:
+            while line := await response.content.readline():
+                told = _object(call, json.loads(line))
+                if error := told.get("error"):
+                    raise EngineError(call, response.status, str(error))
+                note(told)
 
     async def _get_object(self, call: str, path: str) -> Json:
         return _object(call, await self._call(call, path))
@@ -446,13 +456,12 @@ class Engine:
         data: bytes | None = None,
         headers: dict[str, str] | None = None,
         timeout: float | None = QUICK,
-        silence: float | None = None,
         versioned: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request, with whatever goes wrong told in Lookout's own errors."""
         if versioned:
             await self.api()
-        patience = aiohttp.ClientTimeout(total=timeout, connect=QUICK, sock_read=silence)
+        patience = aiohttp.ClientTimeout(total=timeout, connect=QUICK)
         try:
             async with self._docker._query(
                 path,
@@ -542,13 +551,4 @@ def _path(key: str) -> str:
 
 
 def _registry_auth(image: ImageRef, credentials: Credentials | None) -> dict[str, str]:
-    """The header with the credentials; the containerd image store compares serveraddress with the host."""
-    if credentials is None:
-        return {}
-    domain = image.name.domain
-    auth = {
-        "username": credentials.username,
-        "password": credentials.password,
-        "serveraddress": "https://index.docker.io/v1/" if domain == DEFAULT_DOMAIN else domain,
-    }
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(auth).encode()).decode()}
+    return {"X-Registry-Auth": credentials.header(image.name.domain)} if credentials else {}

@@ -60,26 +60,49 @@ class PullFault(StrEnum):
     CREDENTIALS = "credentials"
     NOT_FOUND = "not found"
     PLATFORM = "platform"
+    WRONG_DIGEST = "wrong digest"
     NO_SPACE = "no space"
+    THROTTLED = "throttled"
     TRANSIENT = "transient"
+
+    @property
+    def passes_soon(self) -> bool:
+        """Whether it is worth the while to try again at once."""
+        return self in (PullFault.TRANSIENT, PullFault.THROTTLED)
 
     @property
     def may_pass(self) -> bool:
         """Whether the same pull may work later, without another message."""
-        return self in (PullFault.TRANSIENT, PullFault.CREDENTIALS, PullFault.NO_SPACE)
+        return self.passes_soon or self in (PullFault.CREDENTIALS, PullFault.NO_SPACE)
 
 
 @dataclass
 class PullFailed(LookoutError):
-    """The engine could not pull the image. No container was touched."""
+    """The image could not be pulled. No container was touched."""
 
     image: str
     fault: PullFault
     message: str
+    source: str  # of the credentials that the registry was shown
     hint: str
+    retry_after: float | None = None  # seconds that the registry asks for
 
     def __str__(self) -> str:
-        return f"cannot pull {self.image}: {self.message}; {self.hint}"
+        return f"cannot pull {self.image} with {self.source}: {self.message}; {self.hint}"
+
+
+class CredentialsMissing(LookoutError):
+    """One place that should have credentials for a registry cannot give them; others may."""
+
+
+@dataclass
+class AccessFailed(LookoutError):
+    """Nothing can be pulled from a registry, because the credentials that it asks for cannot be had."""
+
+    fault: PullFault
+    source: str  # that should give them
+    message: str
+    hint: str
 
 
 class CopyRefused(LookoutError):

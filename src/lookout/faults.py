@@ -2,39 +2,72 @@
 
 import re
 
-from lookout.errors import PullFailed, PullFault
+from lookout.credentials import Access
+from lookout.errors import AccessFailed, PullFailed, PullFault
 from lookout.model import ImageRef
 
 _FAULTS = {
+    PullFault.THROTTLED: re.compile(
+        r"toomanyrequests|too many requests|http 429 response|rate limit|rate exceeded|retry-after"
+    ),
     PullFault.CREDENTIALS: re.compile(
         r"unauthorized|no basic auth credentials|authentication required|authorization failed|forbidden"
-        r"|incorrect username or password|(?<!permission )denied"
+        r"|incorrect username or password|(?<!permission )denied|http 40[13] response"
     ),
     PullFault.NO_SPACE: re.compile(r"no space left on device|disk quota exceeded"),
-    PullFault.PLATFORM: re.compile(r"no matching manifest|does not match the specified platform"),
-    PullFault.NOT_FOUND: re.compile(r"manifest unknown|name unknown|not found"),
+    PullFault.PLATFORM: re.compile(r"no matching manifest|not match the specified platform"),
+    PullFault.NOT_FOUND: re.compile(r"manifest unknown|name unknown|not found|http 404 response"),
 }
+# As some registries write it into their texts: "retry-after: 3", "retry-after: 1m2.5s", "retry-after: 97.5ms".
+_RETRY_AFTER = re.compile(
+    r"retry-after:? *(?:(?P<m>\d+)m(?!s))?(?:(?P<n>\d+(?:\.\d+)?)(?P<unit>ms|µs|us|ns|s|\b))?"
+)
+_UNITS = {"ms": 1e-3, "µs": 1e-6, "us": 1e-6, "ns": 1e-9}
 
 
-def pull_failed(image: ImageRef, message: str, *, credentials: bool) -> PullFailed:
-    """The error with its cause and the next step; `credentials` says whether any were sent."""
+def pull_failed(image: ImageRef, message: str, access: Access) -> PullFailed:
+    """The error with its cause and the next step; `access` is how the registry was asked."""
     # A repository may well be named "denied".
     text = message.lower().replace(f"/{image.name.path}".lower(), "").replace(f":{image.tag}".lower(), "")
     fault = next((f for f, words in _FAULTS.items() if words.search(text)), PullFault.TRANSIENT)
-    return PullFailed(str(image), fault, " ".join(message.split())[:500], _hint(image, fault, credentials))
+    hint = "; ".join(
+        (_hint(image, fault, access), *(access.remarks if fault is PullFault.CREDENTIALS else ()))
+    )
+    shown = " ".join(message.split())[:500]
+    return PullFailed(str(image), fault, shown, access.source, hint, _retry_after(text))
 
 
-def _hint(image: ImageRef, fault: PullFault, credentials: bool) -> str:
+def no_access(image: ImageRef, problem: AccessFailed) -> PullFailed:
+    """The error where no pull was tried, since there is no way to the registry."""
+    return PullFailed(str(image), problem.fault, problem.message, problem.source, problem.hint)
+
+
+def _hint(image: ImageRef, fault: PullFault, access: Access) -> str:
+    registry = image.name.domain
     match fault:
-        case PullFault.CREDENTIALS if credentials:
-            return f"check RegistryUsername and RegistryPassword: {image.name.domain} refused them"
+        case PullFault.CREDENTIALS if access.credentials:
+            return f"check them: {registry} did not take them, or they may not read this repository"
         case PullFault.CREDENTIALS:
-            return f"set RegistryUsername and RegistryPassword for {image.name.domain}"
+            return f"set RegistryUsername and RegistryPassword, or log in to {registry} with `docker login`"
         case PullFault.NOT_FOUND:
             return "check ImageName and ImageTag, and that CI pushed the image before it sent the message"
         case PullFault.PLATFORM:
-            return "build the image for the platform of this host too"
+            return "build the image for the platform that the container runs on"
         case PullFault.NO_SPACE:
             return "free space on this host's disk, for example with docker image prune"
-        case PullFault.TRANSIENT:
-            return f"check that {image.name.domain} can be reached from this host"
+        case PullFault.THROTTLED if access.credentials is None:
+            return f"{registry} allows more to those who log in; give Lookout credentials for it"
+        case PullFault.THROTTLED:
+            return (
+                f"{registry} is asked more often than it allows; spread deploys, or ask it for a higher limit"
+            )
+        case _:
+            return f"check that {registry} can be reached from this host"
+
+
+def _retry_after(text: str) -> float | None:
+    """Seconds that the registry asks to wait for, where its text says so."""
+    match = _RETRY_AFTER.search(text)
+    if match is None or not (match["m"] or match["n"]):
+        return None
+    return 60.0 * int(match["m"] or 0) + float(match["n"] or 0) * _UNITS.get(match["unit"] or "", 1.0)

@@ -78,6 +78,10 @@ class ImageRef:
     def __str__(self) -> str:
         return f"{self.name}:{self.tag}"
 
+    @property
+    def canonical(self) -> str:
+        return f"{self.name.canonical}:{self.tag}"
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -105,6 +109,11 @@ class Reference:
 
 def is_tag(text: str) -> bool:
     return bool(_TAG.fullmatch(text))
+
+
+def is_registry(text: str) -> bool:
+    """Whether it is a host, with a port or without, as it begins the name of an image."""
+    return bool(re.fullmatch(rf"{_HOST}(?::[0-9]+)?", text))
 
 
 def is_digest(text: str) -> bool:

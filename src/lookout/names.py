@@ -36,6 +36,9 @@ MESSAGE_ID = "lookout.message-id"
 SENT_TIMESTAMP = "lookout.sent-timestamp"
 MESSAGE_GROUP_ID = "lookout.message-group-id"
 
+#: The images that its predecessors ran, as JSON: candidates for removal.
+REPLACED_IMAGES = "lookout.replaced-images"
+
 STOP_FIRST = "stop-first"
 
 _LEFTOVER = re.compile(r"\.lookout-(?:new|old|done|rb)\.[0-9a-f]{12}$")

@@ -38,6 +38,7 @@ class Plan:
     new_name: str  # of the new container, until it takes over
     image: str  # the new reference
     image_id: str  # empty where the image is not on the engine yet
+    platform: str  # that both containers are for; empty where nothing tells
     body: Json  # the create request, with HostConfig and NetworkingConfig
     disconnect: tuple[str, ...]  # networks to leave after create, before any is connected
     connect: tuple[tuple[str, Json], ...]  # networks to join then, with their EndpointConfig
@@ -99,6 +100,11 @@ class DeployPlan:
     def names(self) -> set[str]:
         """Of the containers that would be touched."""
         return {plan.name for plan in self.plans}
+
+    @property
+    def stale(self) -> set[str]:
+        """Names of the containers that get another image."""
+        return {plan.name for plan in self.plans if not plan.follows}
 
     def about(self, name: str) -> "DeployPlan":
         """The part of it in which this container has a place."""

@@ -10,7 +10,7 @@ from lookout.dependents import depends_on, groups, needed_to_start
 from lookout.engine import Engine
 from lookout.errors import CopyRefused, InProgress, NotFound
 from lookout.layers import Layer, candidates
-from lookout.model import ImageName, ImageRef, Json, Outcome, Report
+from lookout.model import ImageName, ImageRef, Json, Outcome, Reference, Report
 from lookout.mounts import sources
 from lookout.names import (
     REPLACES,
@@ -22,10 +22,11 @@ from lookout.names import (
     standin_name,
 )
 from lookout.plan import DeployPlan, Group, Plan
+from lookout.platforms import platform_of_container, platform_of_image
 from lookout.ready import own_monitor_seconds
 from lookout.recreate import recreate
 from lookout.surroundings import Surroundings
-from lookout.targets import Target, created_from_id, match, switch, why_left_alone
+from lookout.targets import Target, created_from_id, match, repositories, switch, why_left_alone
 
 #: Of a container: `false` refuses a deploy for which containers that depend on it would be recreated.
 RECREATE_DEPENDENTS = "lookout.recreate-dependents"
@@ -65,6 +66,26 @@ class Planner:
             reasons = (f"{target.name} {target.left_alone}" for target in left_alone)
             return Report(Outcome.IGNORED, "; ".join(reasons))
         return None
+
+    async def registries(self) -> set[str]:
+        """Those that the running containers come from which Lookout may replace."""
+        inspected = await self._inspect(await self._engine.containers())
+        managed = [one for one in inspected if not why_left_alone(one, self._own_id, self._require_label)]
+        names = await asyncio.gather(*map(self._names, managed))
+        return {name.domain for found in names for name in found}
+
+    async def platform(self, targets: Sequence[Target]) -> str:
+        """The platform that these containers are for, such as linux/arm64; empty where nothing tells.
+
+        Raises CopyRefused where they are for several: one pull brings one.
+        """
+        managed = [target.container for target in targets if not target.left_alone]
+        platforms = dict(zip(await asyncio.gather(*map(self._platform, managed)), managed, strict=True))
+        platforms.pop("", None)
+        if len(platforms) > 1:
+            listed = ", ".join(f"{name_of(one)} is for {platform}" for platform, one in platforms.items())
+            raise CopyRefused(f"containers of one image are for several platforms: {listed}")
+        return next(iter(platforms), "")
 
     async def plan(self, targets: Sequence[Target], image: ImageRef, inspected: Json | None) -> DeployPlan:
         """How these are brought to `image`, with all that depends on them.
@@ -108,6 +129,24 @@ class Planner:
                 log.info("container left alone", container=name_of(container), reason="its image is gone")
                 return None
         return match(container, image, name, self._own_id, require_label=self._require_label)
+
+    async def _names(self, container: Json) -> set[ImageName]:
+        """The repositories that a container may come from."""
+        if not created_from_id(container):
+            reference = Reference.parse(reference_of(container))
+            return {reference.name} if reference else set()
+        try:
+            return repositories(await self._engine.image(container["Image"]))
+        except NotFound:
+            return set()
+
+    async def _platform(self, container: Json) -> str:
+        if platform := platform_of_container(container):
+            return platform
+        try:
+            return platform_of_image(await self._engine.image(container["Image"]))
+        except NotFound:
+            return ""
 
     async def _surroundings(self, everyone: Sequence[Json]) -> Surroundings:
         return Surroundings(
@@ -222,7 +261,7 @@ class Planner:
 
     async def _old_image(self, container: Json) -> Json:
         try:
-            return await self._engine.image(container["Image"])
+            return await self._engine.image(container["Image"], platform_of_container(container))
         except NotFound:
             raise CopyRefused(
                 f"the image that {name_of(container)} was created from is gone, and with it the knowledge "

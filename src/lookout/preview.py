@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass, replace
 
-from lookout.engine import Credentials, Engine
+from lookout.engine import Engine
 from lookout.errors import (
+    AccessFailed,
     CopyRefused,
     EngineError,
     EngineUnavailable,
     InProgress,
     NotFound,
     PullFailed,
-    PullFault,
     UnknownContainer,
 )
-from lookout.faults import pull_failed
+from lookout.faults import no_access, pull_failed
+from lookout.keychain import Keychain
 from lookout.model import DeployRequest, ImageRef, Json, Outcome, Reference, Report
 from lookout.names import name_of, reference_of
 from lookout.plan import DeployPlan
@@ -38,10 +39,11 @@ class Preview:
 class Previewer:
     """Looks with the eyes of the daemon; changes nothing, but for the image where it is told to pull."""
 
-    def __init__(self, engine: Engine, planner: Planner, credentials: Credentials | None) -> None:
+    def __init__(self, engine: Engine, planner: Planner, keychain: Keychain, puller: Puller) -> None:
         self._engine = engine
         self._planner = planner
-        self._credentials = credentials
+        self._keychain = keychain
+        self._puller = puller
 
     async def preview(self, image: ImageRef | None, container: str | None, *, pull: bool) -> Preview:
         """The plan for an image, as far as it is about `container` if one is named.
@@ -72,11 +74,15 @@ class Previewer:
     async def _plan(self, image: ImageRef, targets: list[Target], *, pull: bool) -> Preview:
         """As far as the image is known: a deploy pulls first."""
         failure, remarks = "", tuple[str, ...]()
+        try:
+            platform = await self._planner.platform(targets)
+        except CopyRefused as exc:
+            return Preview(image, Report(Outcome.FAILED, str(exc)))
         if pull:
             request = DeployRequest(image)
-            present: Json | None = await Puller(self._engine, self._credentials).pull(request, deploy_time=0)
+            present: Json | None = await self._puller.pull(request, platform=platform, deploy_time=0)
         else:
-            present = await self._present(image)
+            present = await self._present(image, platform)
             try:
                 remarks = await self._compare(image, present)
             except PullFailed as exc:
@@ -88,9 +94,9 @@ class Previewer:
         outcome = Outcome.DEPLOYED if plan.groups else Outcome.UNCHANGED
         return Preview(image, Report(Outcome.FAILED if failure else outcome, failure), plan, remarks)
 
-    async def _present(self, image: ImageRef) -> Json | None:
+    async def _present(self, image: ImageRef, platform: str) -> Json | None:
         try:
-            return await self._engine.image(f"{image.name.canonical}:{image.tag}")
+            return await self._engine.image(image.canonical, platform)
         except NotFound:
             return None
 
@@ -98,10 +104,14 @@ class Previewer:
         """Whether the pull of a deploy would get what is here already; raises PullFailed if it would fail."""
         unknown = () if present else (UNKNOWN,)
         try:
-            digest = await self._engine.registry_digest(image, self._credentials)
+            access = await self._keychain.access(image.name.domain)
+        except AccessFailed as exc:
+            raise no_access(image, exc) from exc
+        try:
+            digest = await self._engine.registry_digest(image, access.credentials)
         except (EngineError, EngineUnavailable) as exc:
-            failed = pull_failed(image, exc.message, credentials=bool(self._credentials))
-            if failed.fault is PullFault.TRANSIENT:
+            failed = pull_failed(image, exc.message, access)
+            if failed.fault.passes_soon:
                 return (*unknown, f"whether the pull of a deploy would work is not known: {exc}")
             raise failed from exc
         known = (present or {}).get("RepoDigests") or ()

@@ -1,73 +1,215 @@
-"""Gets an image onto the engine: once for all its containers, again where a failure may pass."""
+"""Gets an image onto the engine: once for whoever waits for it, again where a failure may pass."""
 
 import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay
+from tenacity.wait import wait_random_exponential
 
-from lookout.engine import Credentials, Engine
-from lookout.errors import EngineUnavailable, PullFailed, PullFault
-from lookout.model import DeployRequest, Json
+from lookout.credentials import Access
+from lookout.engine import Engine
+from lookout.errors import AccessFailed, EngineError, EngineUnavailable, NotFound, PullFailed, PullFault
+from lookout.faults import no_access, pull_failed
+from lookout.keychain import Keychain
+from lookout.model import DeployRequest, ImageRef, Json
+from lookout.platforms import fits, platform_of_image
+from lookout.progress import Layers, Progress, Watch
 
-TRIES = {PullFault.TRANSIENT: 4, PullFault.NOT_FOUND: 2}  # the others would only fail again
-TIMEOUT = 600.0  # seconds for one pull, or the deploy time if that is longer
-LONGEST_WAIT = 10.0  # seconds between two tries
+TIMEOUT = 600.0  # seconds for a pull with all its tries, or the deploy time if that is longer
+INACTIVITY = 60.0  # seconds in which nothing comes, after which a try is given up
+LONGEST_WAIT = 30.0  # seconds between two tries, unless the registry asks for more
+TELL_EVERY = 10.0  # seconds between two lines of progress in the log
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Puller:
-    """Pulls with the credentials of the settings."""
+    """Pulls with the credentials of a keychain. One pull at a time for one and the same image."""
 
     def __init__(
-        self, engine: Engine, credentials: Credentials | None, *, longest_wait: float = LONGEST_WAIT
+        self,
+        engine: Engine,
+        keychain: Keychain,
+        *,
+        timeout: float | None = None,
+        inactivity: float = INACTIVITY,
+        longest_wait: float = LONGEST_WAIT,
     ) -> None:
+        """`timeout` is for a pull with all its tries; None takes TIMEOUT, or the deploy time if that is longer."""
         self._engine = engine
-        self._credentials = credentials
+        self._keychain = keychain
+        self._timeout = timeout
+        self._inactivity = inactivity
         self._longest_wait = longest_wait
+        self._pulls: dict[tuple[ImageRef, str | None, str], _Pull] = {}
 
-    async def pull(self, request: DeployRequest, *, deploy_time: float) -> Json:
-        """The inspected image, after it has been pulled; raises PullFailed or EngineUnavailable."""
+    async def pull(
+        self, request: DeployRequest, *, deploy_time: float, platform: str = "", watch: Watch | None = None
+    ) -> Json:
+        """The inspected image, after it has been pulled for `platform`, such as linux/arm64/v8; empty: the host's.
+
+        `watch` is called with the progress of it. Whoever asks for what is being pulled already waits for
+        that; it goes on until the last who waits is cancelled. Raises PullFailed or EngineUnavailable.
+        """
+        key = (request.image, request.digest, platform)
+        if key not in self._pulls:
+            limit = self._timeout or max(TIMEOUT, deploy_time)
+            self._pulls[key] = _Pull(
+                request.image, lambda tell: self._try_until(request, platform, limit, tell)
+            )
+        pull = self._pulls[key]
+        try:
+            return await pull.result(watch or _unwatched)
+        finally:
+            if pull.is_over and self._pulls.get(key) is pull:
+                del self._pulls[key]
+
+    async def _try_until(self, request: DeployRequest, platform: str, limit: float, tell: Watch) -> Json:
+        deadline = time.monotonic() + limit
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type((PullFailed, EngineUnavailable)),
-            stop=_enough,
-            wait=wait_random_exponential(min=min(1, self._longest_wait), max=self._longest_wait),
-            before_sleep=_note_retry,
+            retry=retry_if_exception(_passes_soon),
+            stop=stop_before_delay(limit),
+            wait=self._pause,
+            before_sleep=lambda state: _note_retry(request.image, state),
             reraise=True,
         )
-        return await retrying(self._pull_once, request, max(TIMEOUT, deploy_time))
+        return await retrying(self._try, request, platform, deadline, tell)
 
-    async def _pull_once(self, request: DeployRequest, limit: float) -> Json:
+    async def _try(self, request: DeployRequest, platform: str, deadline: float, tell: Watch) -> Json:
+        image, began = request.image, time.monotonic()
+        access = await self._access(image)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - began)):
+                digest = await self._stream(request, platform, access, tell)
+                pulled = await self._take(request, platform, access, digest)
+        except TimeoutError:
+            raise pull_failed(image, "it was not done in PullTimeoutSeconds", access) from None
+        except PullFailed as exc:
+            if exc.fault is PullFault.CREDENTIALS:
+                self._keychain.refused(image.name.domain)
+            raise
+        seconds = round(time.monotonic() - began, 1)
+        log.info("pulled", image=str(image), digest=digest, credentials=access.source, seconds=seconds)
+        return pulled
+
+    async def _access(self, image: ImageRef) -> Access:
+        try:
+            return await self._keychain.access(image.name.domain)
+        except AccessFailed as exc:
+            raise no_access(image, exc) from exc
+
+    async def _stream(self, request: DeployRequest, platform: str, access: Access, tell: Watch) -> str:
+        """Follow a pull to its end; the digest that the engine says it has pulled."""
+        layers, loop = Layers(), asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._inactivity) as silence:
+
+                def note(line: Json) -> None:
+                    if layers.read(line):
+                        silence.reschedule(None if layers.is_unpacking else loop.time() + self._inactivity)
+                        tell(layers.progress())
+
+                await self._engine.pull(request.image, request.digest, access.credentials, note, platform)
+        except TimeoutError:
+            if not silence.expired():
+                raise
+            said = f"nothing came for {self._inactivity:.0f} s"
+            raise pull_failed(request.image, said, access) from None
+        except EngineError as exc:
+            raise pull_failed(request.image, exc.message, access) from exc
+        return layers.digest
+
+    async def _take(self, request: DeployRequest, platform: str, access: Access, digest: str) -> Json:
+        """The image that was pulled, and no other: what a stream said is held against what is there."""
         image = request.image
         try:
-            async with asyncio.timeout(limit):
-                await self._engine.pull(image, request.digest, self._credentials, _Progress())
-        except TimeoutError:
-            raise EngineUnavailable(f"pull {image}", f"not done after {limit:.0f} s") from None
-        if request.digest:
-            await self._engine.tag(f"{image.name.canonical}@{request.digest}", image)
-        return await self._engine.image(f"{image.name.canonical}:{image.tag}")
+            if request.digest:
+                await self._engine.tag(f"{image.name.canonical}@{request.digest}", image)
+            pulled = await self._engine.image(image.canonical, platform)
+        except NotFound as exc:
+            raise pull_failed(image, "the pull has ended, and the image is not there", access) from exc
+        known = [one.partition("@")[2] for one in pulled.get("RepoDigests") or ()]
+        if request.digest and request.digest not in known:
+            hint = "check ImageDigest: it must be that of the pushed image"
+            said = f"its digest is {', '.join(known)} and not {request.digest}"
+            raise PullFailed(str(image), PullFault.WRONG_DIGEST, said, access.source, hint)
+        # A digest of several platforms stays with the image of the one that was pulled first.
+        if known and digest and digest not in known:
+            raise pull_failed(image, "the pull has ended with another image under this tag", access)
+        if not fits(brought := platform_of_image(pulled), platform):
+            hint = "build the image for the platform that the container runs on"
+            said = f"it is for {brought}, and the container for {platform}"
+            raise PullFailed(str(image), PullFault.PLATFORM, said, access.source, hint)
+        return pulled
+
+    def _pause(self, state: RetryCallState) -> float:
+        """Seconds until the next try: what the registry asks for, else more and more."""
+        error = state.outcome.exception() if state.outcome else None
+        growing = wait_random_exponential(min=min(1, self._longest_wait), max=self._longest_wait)(state)
+        if isinstance(error, PullFailed) and error.fault is PullFault.THROTTLED:
+            return self._longest_wait if error.retry_after is None else max(growing, error.retry_after)
+        return float(growing)
 
 
-class _Progress:
-    """Pull progress at debug level: a line whenever a layer enters another state."""
+class _Pull:
+    """One pull, for all who wait for it."""
 
-    def __init__(self) -> None:
-        self._seen: dict[str, str] = {}
+    def __init__(self, image: ImageRef, run: Callable[[Watch], Coroutine[Any, Any, Json]]) -> None:
+        self._watches: list[Watch] = []
+        self._log = _Log(image)
+        self._task = asyncio.create_task(run(self._tell), name="pull")
+        self.is_over = False
 
-    def __call__(self, step: Json) -> None:
-        layer, status = str(step.get("id", "")), str(step.get("status", ""))
-        if self._seen.get(layer) != status:
-            self._seen[layer] = status
-            log.debug("pulling", layer=layer, status=status, **(step.get("progressDetail") or {}))
+    async def result(self, watch: Watch) -> Json:
+        self._watches.append(watch)
+        try:
+            return await asyncio.shield(self._task)
+        finally:
+            self._watches.remove(watch)
+            if self._task.done() or not self._watches:
+                self.is_over = True
+                self._task.cancel()
+                await asyncio.wait({self._task})
+
+    def _tell(self, progress: Progress) -> None:
+        self._log(progress)
+        for watch in self._watches:
+            watch(progress)
 
 
-def _enough(state: RetryCallState) -> bool:
+class _Log:
+    """Progress for people: a line now and then, and at debug level whenever there is more to say."""
+
+    def __init__(self, image: ImageRef) -> None:
+        self._image = str(image)
+        self._told = Progress()
+        self._next = time.monotonic() + TELL_EVERY
+
+    def __call__(self, progress: Progress) -> None:
+        is_due = time.monotonic() >= self._next
+        has_moved = (progress.percent, progress.layers_done) != (self._told.percent, self._told.layers_done)
+        if not (is_due or has_moved):
+            return
+        say = log.info if is_due else log.debug
+        say("pulling", image=self._image, **vars(progress))
+        self._told = progress
+        if is_due:
+            self._next = time.monotonic() + TELL_EVERY
+
+
+def _unwatched(_: Progress) -> None:
+    pass
+
+
+def _passes_soon(error: BaseException) -> bool:
+    return isinstance(error, EngineUnavailable) or (isinstance(error, PullFailed) and error.fault.passes_soon)
+
+
+def _note_retry(image: ImageRef, state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    fault = error.fault if isinstance(error, PullFailed) else PullFault.TRANSIENT
-    return state.attempt_number >= TRIES.get(fault, 1)
-
-
-def _note_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning("trying to pull again", error=str(error), seconds=round(state.upcoming_sleep, 1))
+    log.warning(
+        "trying to pull again", image=str(image), error=str(error), seconds=round(state.upcoming_sleep, 1)
+    )

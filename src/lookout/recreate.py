@@ -14,6 +14,7 @@ from lookout.layers import NOTHING, Layer
 from lookout.model import Json, Reference
 from lookout.names import name_of, policy_of
 from lookout.plan import Dropped, Plan
+from lookout.platforms import platform_of_container, platform_of_image
 from lookout.surroundings import Surroundings
 
 __all__ = ["recreate"]
@@ -79,6 +80,7 @@ def recreate(
         new_name=names.new_name(name_of(container), container["Id"]),
         image=reference,
         image_id=new_image["Id"],
+        platform=platform_of_container(container) or platform_of_image(old_image),
         body=body,
         disconnect=attachment.disconnect,
         connect=attachment.connect,

@@ -23,8 +23,9 @@ from pydantic_core import ErrorDetails, PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lookout.aws import QueueUrl, is_at_aws, region_of
+from lookout.credentials import registry_of
 from lookout.errors import WrongSettings
-from lookout.model import LONGEST_DEPLOY_TIME
+from lookout.model import LONGEST_DEPLOY_TIME, is_registry
 
 LONGEST_RETENTION = 1_209_600  # seconds that SQS keeps a message at most: 14 days
 
@@ -72,6 +73,13 @@ def _queue_url(value: str) -> str:
     if url.username or url.password:
         raise ValueError("must not hold credentials; give them as AWS_ACCESS_KEY_ID and so on")
     return value
+
+
+def _registry(value: str) -> str:
+    registry = registry_of(value)
+    if not is_registry(registry):
+        raise ValueError("must be the host of a registry, such as ghcr.io or registry.example.com:5000")
+    return registry
 
 
 class Unmatched(StrEnum):
@@ -130,6 +138,16 @@ class EngineSettings(BaseSettings):
     registry_password: SecretStr | None = Field(
         None, validate_default=True, description="Password or token at the registry."
     )
+    registry_server: Annotated[str, AfterValidator(_registry)] | None = Field(
+        None,
+        description="The one registry that gets them; unset, the one that all containers here come from.",
+    )
+    pull_timeout_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=LONGEST_DEPLOY_TIME,
+        description="How long a pull may take with all its tries; unset, 600, or the deploy time if longer.",
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -180,6 +198,12 @@ class Settings(EngineSettings):
     )
     stop_grace_seconds: float = Field(
         8, ge=1, le=3600, description="How long Lookout may take to end after SIGTERM."
+    )
+    cleanup_images: Annotated[bool, BeforeValidator(_stripped)] = Field(
+        True, description="Whether images that were replaced are removed once nothing uses them."
+    )
+    keep_images: int = Field(
+        2, ge=0, le=1000, description="How many replaced images of a repository stay for a quick way back."
     )
 
     @field_validator("dead_letter_queue_url")

@@ -31,7 +31,7 @@ LONGEST_VISIBILITY = 43200  # seconds: SQS refuses to hide a message for longer 
 
 DEADLINE = 5.0  # seconds for any call but receive: less than a renewal has left
 
-_DENIED = ("AccessDenied", "AccessDeniedException", "403", "KmsAccessDenied")
+DENIED = ("AccessDenied", "AccessDeniedException", "403", "KmsAccessDenied")
 _GONE = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidReceiptHandle")
 # What SQS says instead of those codes, as InvalidParameterValue, of handles that were good once.
 _GONE_TEXTS = ("for parameter receipthandle is invalid", "receipt handle has expired")
@@ -54,9 +54,9 @@ _UNUSABLE = (
     "MissingAuthenticationTokenException",
     "IncompleteSignature",
     "IncompleteSignatureException",
-    *_DENIED,
+    *DENIED,
 )
-_NO_CREDENTIALS = (
+NO_CREDENTIALS = (
     NoCredentialsError,
     PartialCredentialsError,
     CredentialRetrievalError,
@@ -211,7 +211,7 @@ class Queue:
         except ClientError as exc:
             error = exc.response.get("Error", {})
             raise _error(str(error.get("Code", "")), str(error.get("Message", ""))) from exc
-        except _NO_CREDENTIALS as exc:
+        except NO_CREDENTIALS as exc:
             raise QueueUnusable(f"AWS credentials: {exc}") from exc
         except Exception as exc:
             raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
@@ -246,7 +246,7 @@ def _error(code: str, message: str) -> QueueError:
     text = " ".join(f"{name}: {message}".split())[:_LONGEST_TEXT]
     if name in _GONE or any(said in message.lower() for said in _GONE_TEXTS):
         return HandleGone(text)
-    if name in _DENIED:
+    if name in DENIED:
         return QueueDenied(text)
     if name in _UNUSABLE:
         return QueueUnusable(text)

@@ -1,7 +1,7 @@
 """The new container of a swap: created beside the old one, and proven to be what was planned."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -9,6 +9,7 @@ import structlog
 from lookout import names, proof
 from lookout.engine import Engine
 from lookout.errors import Conflict, EngineError, EngineUnavailable, InProgress, NotFound, SwapRefused
+from lookout.history import Replaced, to_label
 from lookout.model import Json, Origin
 from lookout.pair import Pair
 from lookout.plan import NAMESPACES, Plan
@@ -27,6 +28,7 @@ class Signature:
     by: str
     deploy: str
     origin: Origin | None = None
+    replaced: Sequence[Replaced] | None = None  # images to note; None leaves what is noted
 
 
 class Successor:
@@ -51,7 +53,7 @@ class Successor:
             replaces = {names.REPLACES: old_id}
             if old_id != self._plan.old_id:
                 replaces[names.LIVE] = self._plan.old_id
-            new_id = await self._create(self._plan, new_ids, replaces | self._origin_labels())
+            new_id = await self._create(self._plan, new_ids, replaces | self._target_labels())
         except InProgress:
             raise
         except (EngineError, EngineUnavailable) as exc:
@@ -82,7 +84,7 @@ class Successor:
         own = {label: value for label, value in body["Labels"].items() if label != names.REPLACES}
         signed = body | {"Labels": own | self._labels() | dict(says)}
         try:
-            created = await unbroken(self._engine.create(plan.new_name, signed))
+            created = await unbroken(self._engine.create(plan.new_name, signed, plan.platform))
         except Conflict as exc:
             if plan.new_name not in exc.message:
                 raise
@@ -108,17 +110,20 @@ class Successor:
             names.MONITOR: self._monitor.to_label(),
         }
 
-    def _origin_labels(self) -> dict[str, str]:
-        """What recreates a dependent is no message for it."""
-        origin = self._signature.origin
-        if origin is None or self._plan.follows:
+    def _target_labels(self) -> dict[str, str]:
+        """What recreates a dependent is no message for it, and no other image."""
+        if self._plan.follows:
             return {}
-        return {
-            names.MESSAGE_ID: origin.message_id,
-            names.SENT_TIMESTAMP: str(origin.sent_timestamp),
-            # Empty of a standard queue: what the old container says there must not stay.
-            names.MESSAGE_GROUP_ID: origin.group_id,
-        }
+        origin, replaced = self._signature.origin, self._signature.replaced
+        labels = {} if replaced is None else {names.REPLACED_IMAGES: to_label(replaced)}
+        if origin:
+            labels |= {
+                names.MESSAGE_ID: origin.message_id,
+                names.SENT_TIMESTAMP: str(origin.sent_timestamp),
+                # Empty of a standard queue: what the old container says there must not stay.
+                names.MESSAGE_GROUP_ID: origin.group_id,
+            }
+        return labels
 
     async def _prove(self, plan: Plan, body: Json, created: str) -> None:
         """The new container is what was planned, or nothing is stopped for it."""

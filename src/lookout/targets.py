@@ -80,7 +80,7 @@ def match(
     """
     why = why_left_alone(container, own_id, require_label)
     if created_from_id(container):
-        names = _repositories(image or {})
+        names = repositories(image or {})
         if len(names) > 1:
             listed = ", ".join(sorted(map(str, names)))
             why = why or f"was created from an image id, and that image has several names: {listed}"
@@ -122,7 +122,8 @@ def created_from_id(container: Json) -> bool:
     )
 
 
-def _repositories(image: Json) -> set[ImageName]:
+def repositories(image: Json) -> set[ImageName]:
+    """Those that an inspected image has names of."""
     texts = [*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())]
     return {reference.name for text in texts if (reference := Reference.parse(text))}
 

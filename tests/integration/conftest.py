@@ -15,8 +15,10 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from lookout.cleaner import Cleaner
 from lookout.deployer import Deployer
-from lookout.engine import Credentials, Engine
+from lookout.engine import Engine
+from lookout.keychain import Keychain
 from lookout.model import Json, Report
 from lookout.puller import Puller
 from lookout.sqs import Queue
@@ -295,7 +297,9 @@ async def make_deployer(connection: Engine) -> AsyncIterator[MakeDeployer]:
     """A deployer on the private engine, with waits that are short enough for a test."""
     made: list[Deployer] = []
 
-    def make(credentials: Credentials | None = None, **changes: Any) -> Deployer:
+    def make(
+        keychain: Keychain | None = None, *, pull_timeout: float = 2, inactivity: float = 60, **changes: Any
+    ) -> Deployer:
         defaults: dict[str, Any] = {
             "deploy_time": 5,
             "monitor": 0.5,
@@ -304,7 +308,15 @@ async def make_deployer(connection: Engine) -> AsyncIterator[MakeDeployer]:
             "stopping": asyncio.Event(),
             "repair_every": 0.5,
         }
-        puller = Puller(connection, credentials, longest_wait=0.2)
+        puller = Puller(
+            connection,
+            keychain or Keychain(),
+            timeout=pull_timeout,
+            inactivity=inactivity,
+            longest_wait=0.2,
+        )
+        if "keep" in changes:
+            changes["cleaner"] = Cleaner(connection, keep=changes.pop("keep"))
         made.append(Deployer(connection, puller, **(defaults | changes)))
         return made[-1]
 

@@ -5,13 +5,15 @@ import secrets
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from structlog.typing import EventDict
 
-from lookout.engine import Credentials, Engine
+from lookout.engine import Engine
 from lookout.errors import Interrupted
 from lookout.identity import identity
+from lookout.keychain import Given, Keychain
 from lookout.model import DeployRequest, Json, Origin, Outcome
 from testbed.engine import DockerFailed, PrivateEngine
 from testbed.faultproxy import FaultProxy
@@ -151,26 +153,41 @@ async def test_the_right_credentials_pull_from_a_private_registry(
     private_app: tuple[str, str], deploy: Deploy, inspect: Inspect
 ) -> None:
     name, image = private_app
-    report = await deploy(image, credentials=Credentials("user", "password"))
+    report = await deploy(image, keychain=given("password"))
     assert report.outcome is Outcome.DEPLOYED
     assert inspect(name)["Config"]["Image"] == image
 
 
+def given(password: str) -> Keychain:
+    """As the settings give it; all containers here come from one registry."""
+
+    async def managed() -> set[str]:
+        return set()
+
+    return Keychain([Given("user", password, "", managed)])
+
+
 @pytest.mark.parametrize(
-    ("credentials", "hint"),
+    ("keychain", "source", "hint"),
     [
-        (Credentials("user", "hunter2"), "check RegistryUsername and RegistryPassword"),
-        (None, "set RegistryUsername and RegistryPassword"),
+        (given("hunter2"), "with RegistryUsername", "check them"),
+        (Keychain(), "with no credentials", "set RegistryUsername and RegistryPassword"),
     ],
     ids=["wrong", "none"],
 )
 async def test_without_the_right_credentials_nothing_is_stopped_and_the_log_says_what_to_set(
-    private_app: tuple[str, str], deploy: Deploy, inspect: Inspect, credentials: Credentials | None, hint: str
+    private_app: tuple[str, str],
+    deploy: Deploy,
+    inspect: Inspect,
+    keychain: Keychain,
+    source: str,
+    hint: str,
 ) -> None:
     name, image = private_app
     before = inspect(name)
-    report = await deploy(image, credentials=credentials)
+    report = await deploy(image, keychain=keychain)
     assert (report.outcome, report.transient) == (Outcome.FAILED, True)
+    assert source in report.reason
     assert hint in report.reason
     assert "hunter2" not in repr(report)
     assert inspect(name)["State"] == before["State"]
@@ -710,8 +727,8 @@ async def test_containers_that_come_and_go_during_the_pull_are_seen(
     pull = deployer._puller.pull
     later: list[str] = []
 
-    async def pull_while_the_user_works(request: DeployRequest, *, deploy_time: float) -> Json:
-        image = await pull(request, deploy_time=deploy_time)
+    async def pull_while_the_user_works(request: DeployRequest, **how: Any) -> Json:
+        image = await pull(request, **how)
         later.append(make_container(one, "b"))
         return image
 
@@ -719,9 +736,9 @@ async def test_containers_that_come_and_go_during_the_pull_are_seen(
     report = await deployer.deploy(request_for(two))
     assert report.containers == (first, *later)
 
-    async def pull_while_the_user_stops_all(request: DeployRequest, *, deploy_time: float) -> Json:
+    async def pull_while_the_user_stops_all(request: DeployRequest, **how: Any) -> Json:
         engine.docker("stop", "-t", "0", first, *later)
-        return await pull(request, deploy_time=deploy_time)
+        return await pull(request, **how)
 
     deployer._puller.pull = pull_while_the_user_stops_all  # type: ignore[method-assign]
     report = await deployer.deploy(request_for(app_image("3")))

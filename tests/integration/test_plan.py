@@ -266,8 +266,8 @@ class Recorder:
     def _noting(self, call: str, method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
         async def run(*arguments: Any, **options: Any) -> Any:
             words = [await self._name(word) if isinstance(word, str) else "" for word in arguments]
-            last = arguments[-1] if isinstance(arguments[-1], dict) else {}
-            line = self.NOTED[call].format(*words, image=last.get("Image"), policy=last.get("Name"))
+            data = next((argument for argument in arguments if isinstance(argument, dict)), {})
+            line = self.NOTED[call].format(*words, image=data.get("Image"), policy=data.get("Name"))
             answer = await method(*arguments, **options)
             self.noted.append(line)
             return answer

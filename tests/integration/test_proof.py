@@ -193,11 +193,11 @@ def lose_at_create(deployer: Deployer, lose: Callable[[Json], object], *, at: in
     engine = deployer._engine
     create, count = engine.create, iter(range(1, at + 1))
 
-    async def create_less(name: str, body: Json) -> str:
+    async def create_less(name: str, body: Json, platform: str = "") -> str:
         body = copy.deepcopy(body)
         if next(count) == at:
             lose(body)
-        return await create(name, body)
+        return await create(name, body, platform)
 
     deployer._engine = copy.copy(engine)
     deployer._engine.create = create_less  # type: ignore[method-assign]

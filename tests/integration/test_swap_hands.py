@@ -9,6 +9,7 @@ import pytest
 
 from lookout.deployer import Deployer
 from lookout.engine import Engine
+from lookout.keychain import Keychain
 from lookout.model import Json, Outcome
 from lookout.puller import Puller
 from testbed.engine import PrivateEngine
@@ -236,7 +237,7 @@ async def test_a_line_that_ends_the_engines_events_again_and_again_keeps_no_good
     async with ending_events(engine, path, after=0.3) as ended, Engine.connect() as connection:
         deployer = Deployer(
             connection,
-            Puller(connection, None, longest_wait=0.2),
+            Puller(connection, Keychain(), longest_wait=0.2),
             deploy_time=5,
             monitor=2,
             own_id=None,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lookout.engine import Credentials
+from lookout.credentials import Access, Credentials
 from lookout.errors import PullFault
 from lookout.faults import pull_failed
 from lookout.model import ImageName, ImageRef
@@ -20,7 +20,7 @@ SAID = [
     ("failed to register layer: open /data/x: permission denied", PullFault.TRANSIENT),
     ("write /data/layer.tar: no space left on device", PullFault.NO_SPACE),
     ("no matching manifest for linux/arm64 in the manifest list entries", PullFault.PLATFORM),
-    ("toomanyrequests: You have reached your pull rate limit", PullFault.TRANSIENT),
+    ("toomanyrequests: You have reached your pull rate limit", PullFault.THROTTLED),
     # containerd image store
     (f"{CONTAINERD}{HOST}/acme/api:2: not found", PullFault.NOT_FOUND),
     (f"unknown: {CONTAINERD}unexpected status from HEAD request: 401 Unauthorized", PullFault.CREDENTIALS),
@@ -37,20 +37,40 @@ SAID = [
 
 @pytest.mark.parametrize(("said", "fault"), SAID)
 def test_the_cause_is_read_from_the_words(said: str, fault: PullFault) -> None:
-    assert pull_failed(API, said, credentials=False).fault is fault
+    assert pull_failed(API, said, Access()).fault is fault
 
 
 def test_the_name_of_an_image_is_no_cause() -> None:
     image = ImageRef(ImageName(HOST, "denied/unauthorized"), "forbidden")
     said = f"manifest for {HOST}/denied/unauthorized:forbidden not found: manifest unknown"
-    assert pull_failed(image, said, credentials=False).fault is PullFault.NOT_FOUND
+    assert pull_failed(image, said, Access()).fault is PullFault.NOT_FOUND
 
 
-def test_the_hint_names_what_to_set() -> None:
-    without, wrong = (str(pull_failed(API, "unauthorized", credentials=sent)) for sent in (False, True))
-    assert "set RegistryUsername and RegistryPassword" in without
-    assert "check RegistryUsername and RegistryPassword" in wrong
+def test_the_hint_names_what_was_shown_and_what_to_do() -> None:
+    said, shown = "unauthorized", Access(Credentials("RegistryUsername", "ci", "hunter2"))
+    assert str(pull_failed(API, said, Access())).endswith(
+        "with no credentials: unauthorized; "
+        f"set RegistryUsername and RegistryPassword, or log in to {HOST} with `docker login`"
+    )
+    assert "with RegistryUsername: unauthorized; check them" in str(pull_failed(API, said, shown))
 
 
-def test_credentials_are_never_shown() -> None:
-    assert "hunter2" not in repr(Credentials("ci", "hunter2"))
+def test_what_kept_credentials_away_is_said_where_they_were_missed() -> None:
+    access = Access(remarks=["config.json cannot be read"])
+    assert str(pull_failed(API, "unauthorized", access)).endswith("; config.json cannot be read")
+    assert "config.json" not in str(pull_failed(API, "manifest unknown", access))
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("toomanyrequests: retry-after: 97.5ms, allowed: 44000/minute", 0.0975),
+        ("toomanyrequests: Retry-After: 7", 7),
+        ("denied: retry-after: 1m2.5s", 62.5),
+        ("toomanyrequests: You have reached your pull rate limit", None),
+        ("429 Too Many Requests", None),
+    ],
+)
+def test_what_a_registry_asks_to_wait_is_read_from_its_words(said: str, seconds: float | None) -> None:
+    failed = pull_failed(API, said, Access())
+    assert (failed.fault, failed.retry_after) == (PullFault.THROTTLED, seconds)

@@ -53,6 +53,10 @@ def test_one_setting_is_enough_and_the_others_have_defaults(load_with: Load) -> 
         "StopGraceSeconds": 8,
         "RegistryUsername": None,
         "RegistryPassword": None,
+        "RegistryServer": None,
+        "PullTimeoutSeconds": None,
+        "CleanupImages": True,
+        "KeepImages": 2,
     }
 
 
@@ -85,6 +89,19 @@ def test_an_empty_secret_file_counts_as_not_set(load_with: Load) -> None:
     assert load_with({"SqsQueueUrl": URL}, secrets={"RegistryPassword": "\n"}).registry_password is None
 
 
+@pytest.mark.parametrize(
+    ("written", "registry"),
+    [
+        ("ghcr.io", "ghcr.io"),
+        ("https://GHCR.io/", "ghcr.io"),
+        ("registry.example.com:5000", "registry.example.com:5000"),
+        ("https://index.docker.io/v1/", "docker.io"),
+    ],
+)
+def test_a_registry_is_known_by_its_host(load_with: Load, written: str, registry: str) -> None:
+    assert load_with({"SqsQueueUrl": URL, "RegistryServer": written}).registry_server == registry
+
+
 def test_levels_and_formats_are_read_in_any_case_and_by_the_names_of_the_original(load_with: Load) -> None:
     settings = load_with({"SqsQueueUrl": URL, "LogLevel": "Information", "LogFormat": "JSON"})
     assert (settings.log_level, settings.log_format) == (LogLevel.INFO, LogFormat.JSON)
@@ -105,16 +122,24 @@ def test_every_wrong_setting_gets_one_line_with_its_name_and_no_secret(load_with
                 "RetryForSeconds": "1209601",
                 "DeadLetterQueueUrl": "https://me:hunter2@sqs.eu-west-1.amazonaws.com/1/dead",
                 "RegistryPassword": "hunter2",
+                "RegistryServer": "ghcr.io and others",
+                "PullTimeoutSeconds": "28801",
+                "CleanupImages": "sometimes",
+                "KeepImages": "-1",
             }
         )
     lines = caught.value.lines
     assert sorted(line.partition(":")[0] for line in lines) == [
+        "CleanupImages",
         "DeadLetterQueueUrl",
         "DeployTimeSeconds",
+        "KeepImages",
         "LogLevel",
         "MaxMessages",
         "PollTimeSeconds",
+        "PullTimeoutSeconds",
         "RegistryPassword",
+        "RegistryServer",
         "RequireLabel",
         "RetryForSeconds",
         "SqsQueueUrl",

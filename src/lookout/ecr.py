@@ -1,0 +1,124 @@
+"""Tokens for Amazon ECR, by the credentials that Lookout itself has at AWS.
+
+Reference: Amazon ECR API 2015-09-21, GetAuthorizationToken.
+"""
+
+import asyncio
+import base64
+import datetime
+import time
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import BotoCoreError, ClientError
+
+from lookout.aws import EcrRegistry
+from lookout.credentials import Credentials
+from lookout.errors import AccessFailed, PullFault
+from lookout.sqs import DENIED, NO_CREDENTIALS
+
+LIFE = 43200.0  # seconds that a token of ECR lives
+EARLY = 3600.0  # seconds before its end in which it is renewed, so that no pull outlives its token
+SOURCE = "a token of Amazon ECR"
+DEADLINE = 20.0  # seconds for one call
+
+PERMISSION = '{"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}'
+
+_THROTTLED = ("ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException")
+_SERVER_ERROR = 500
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Token:
+    credentials: Credentials
+    renew_at: float  # by the monotonic clock
+
+
+class Ecr:
+    """One token for each registry: an account in a region. Renewed before it ends, for whoever asks."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, _Token] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def find(self, registry: str) -> Credentials | None:
+        """A token that lives on for a while; None for a registry that is not of Amazon ECR.
+
+        Raises AccessFailed where AWS gives none.
+        """
+        place = EcrRegistry.parse(registry)
+        if place is None:
+            return None
+        async with self._locks[registry]:  # whoever comes second finds what the first has fetched
+            token = self._tokens.get(registry)
+            if token is None or token.renew_at <= time.monotonic():
+                token = self._tokens[registry] = await _fetch(place)
+            return token.credentials
+
+    def refused(self, registry: str) -> None:
+        """The next pull fetches another one: this may have been revoked."""
+        self._tokens.pop(registry, None)
+
+
+async def _fetch(place: EcrRegistry) -> _Token:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            answer = await _ask(place)
+        (data,) = answer["authorizationData"]
+        name, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+        life = _life(data.get("expiresAt"))
+    except ClientError as exc:
+        raise _refused(exc, place) from exc
+    except NO_CREDENTIALS as exc:
+        raise AccessFailed(
+            PullFault.CREDENTIALS, SOURCE, f"AWS credentials: {exc}", "give Lookout credentials of AWS"
+        ) from exc
+    except (BotoCoreError, OSError, TimeoutError, KeyError, ValueError, TypeError) as exc:
+        raise AccessFailed(
+            PullFault.TRANSIENT,
+            SOURCE,
+            f"ECR in {place.region} did not answer: {_said(exc)}",
+            f"check that the endpoint of ECR in {place.region} can be reached from Lookout",
+        ) from exc
+    log.info("token of Amazon ECR fetched", account=place.account, region=place.region, seconds=round(life))
+    return _Token(Credentials(SOURCE, name, password), time.monotonic() + life - min(EARLY, life / 2))
+
+
+async def _ask(place: EcrRegistry) -> Any:
+    config = AioConfig(connect_timeout=5, read_timeout=10, use_fips_endpoint=place.is_fips or None)
+    async with get_session().create_client("ecr", region_name=place.region, config=config) as client:
+        return await client.get_authorization_token(registryIds=[place.account])
+
+
+def _life(expires_at: Any) -> float:
+    """Seconds that a new token has; as long as ECR promises where the clocks do not agree on that."""
+    with suppress(AttributeError, TypeError, ValueError, OverflowError):
+        left = (expires_at - datetime.datetime.now(datetime.UTC)).total_seconds()
+        return float(left) if 0 < left < LIFE else LIFE
+    return LIFE
+
+
+def _refused(exc: ClientError, place: EcrRegistry) -> AccessFailed:
+    error = exc.response.get("Error", {})
+    code = str(error.get("Code", ""))
+    status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    text = " ".join(f"{code}: {error.get('Message', '')}".split())[:300]
+    if code in _THROTTLED:
+        return AccessFailed(PullFault.THROTTLED, SOURCE, text, "ECR is asked too often; it is tried again")
+    if status >= _SERVER_ERROR:
+        hint = f"check that ECR in {place.region} works"
+        return AccessFailed(PullFault.TRANSIENT, SOURCE, text, hint)
+    if code in DENIED:
+        return AccessFailed(PullFault.CREDENTIALS, SOURCE, text, f"add to Lookout's IAM policy: {PERMISSION}")
+    return AccessFailed(PullFault.CREDENTIALS, SOURCE, text, "check the AWS credentials of Lookout")
+
+
+def _said(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__

@@ -1,0 +1,63 @@
+"""What an engine tells of a pull, line by line, as numbers."""
+
+from lookout.model import Json
+from lookout.progress import Layers, Progress
+
+
+def line(key: str, status: str, current: int | None = None, total: int | None = None) -> Json:
+    detail = {key: value for key, value in (("current", current), ("total", total)) if value is not None}
+    return {"id": key, "status": status, "progressDetail": detail}
+
+
+def test_layers_and_bytes_add_up_and_the_percentage_never_goes_back() -> None:
+    layers = Layers()
+    seen: list[Progress] = []
+    for told in (
+        {"status": "Pulling from acme/api", "id": "2"},
+        line("a", "Pulling fs layer"),
+        line("b", "Pulling fs layer"),
+        line("b", "Waiting"),
+        line("a", "Downloading", 50, 100),
+        line("b", "Already exists"),
+        line("a", "Retrying in 5 seconds"),
+        line("a", "Downloading", 10, 100),
+        line("a", "Download complete"),
+        line("a", "Extracting", 20, 100),
+        line("a", "Pull complete"),
+        {"status": "Digest: sha256:ab"},
+        {"status": "Status: Downloaded newer image for acme/api:2"},
+    ):
+        assert layers.read(told)
+        seen.append(layers.progress())
+    assert [one.percent for one in seen] == [0, 0, 0, 0, 25, 75, 75, 75, 100, 100, 100, 100, 100]
+    assert seen[4] == Progress(layers=2, layers_done=0, bytes=50, bytes_total=100, percent=25)
+    assert seen[-1] == Progress(layers=2, layers_done=2, bytes=100, bytes_total=100, percent=100)
+    assert layers.digest == "sha256:ab"
+
+
+def test_what_is_said_again_is_no_news() -> None:
+    layers = Layers()
+    assert layers.read(line("a", "Downloading", 1, 9))
+    assert layers.read(line("b", "Downloading", 1, 9))
+    assert not layers.read(line("a", "Downloading", 1, 9))
+    assert layers.read(line("a", "Downloading", 2, 9))
+
+
+def test_unpacking_is_what_is_left_when_all_has_come() -> None:
+    layers = Layers()
+    assert not layers.is_unpacking
+    layers.read(line("a", "Download complete"))
+    layers.read(line("b", "Downloading", 1, 9))
+    assert not layers.is_unpacking
+    layers.read(line("b", "Extracting", 1, 9))
+    assert layers.is_unpacking
+    layers.read(line("a", "Pull complete"))
+    layers.read(line("b", "Pull complete"))
+    assert not layers.is_unpacking, "the registry still owes the rest"
+
+
+def test_a_line_of_another_shape_does_no_harm() -> None:
+    layers = Layers()
+    for told in ({}, {"status": None, "id": None, "progressDetail": None}, line("a", "Downloading")):
+        layers.read(told)
+    assert layers.progress().percent == 0
