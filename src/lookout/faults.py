@@ -50,7 +50,7 @@ def _hint(image: ImageRef, fault: PullFault, access: Access) -> str:
         case PullFault.CREDENTIALS:
             return f"set RegistryUsername and RegistryPassword, or log in to {registry} with `docker login`"
         case PullFault.NOT_FOUND:
-            return "check ImageName and ImageTag, and that CI pushed the image before it sent the message"
+            return "check ImageName and ImageTag or ImageDigest, and that CI pushed it before it sent the message"
         case PullFault.PLATFORM:
             return "build the image for the platform that the container runs on"
         case PullFault.NO_SPACE:

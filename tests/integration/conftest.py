@@ -298,7 +298,7 @@ async def make_deployer(connection: Engine) -> AsyncIterator[MakeDeployer]:
     made: list[Deployer] = []
 
     def make(
-        keychain: Keychain | None = None, *, pull_timeout: float = 2, inactivity: float = 60, **changes: Any
+        keychain: Keychain | None = None, *, pull_timeout: float = 60, inactivity: float = 60, **changes: Any
     ) -> Deployer:
         defaults: dict[str, Any] = {
             "deploy_time": 5,

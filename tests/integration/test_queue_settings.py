@@ -51,7 +51,7 @@ def test_a_failed_deploy_is_tried_again_for_as_long_as_is_set_and_then_laid_asid
     make_image(engine, f"{image}:1")
     name = make_container(f"{image}:1", "api")
     before = inspect(name)
-    lookout = service.start(RetryForSeconds="3")
+    lookout = service.start(RetryForSeconds="4", PullTimeoutSeconds="1")
     message = service.send(f"{image}:2")
     lookout.wait_for("failed", message_id=message, next=LAID_ASIDE)
     first, *_, last = lookout.logged("failed", message_id=message)

@@ -84,7 +84,7 @@ def test_a_message_redeploys_and_the_same_message_again_changes_nothing(
     container = inspect(name)["Id"]
     lookout.wait_for("unchanged", message_id=send(image, DeployTimeSeconds=30))
     assert inspect(name)["Id"] == container
-    assert lookout.logged("pulling")
+    assert lookout.logged("pulled")
     until(lambda: sqs.count(queue_url) == (0, 0))
     assert lookout.terminate(GRACE + A_LITTLE) == 0
 
@@ -108,17 +108,19 @@ def test_wrong_credentials_keep_the_message_until_they_are_right(
     before = inspect(name)
     message = send(f"{image}:2")
 
-    lookout = start(RegistryUsername="user", RegistryPassword="hunter2", pace={"backoff_base": 1})
+    user = {"RegistryUsername": "user", "RegistryServer": private_registry.host}
+    lookout = start(RegistryPassword="hunter2", pace={"backoff_base": 1}, **user)
     failed = lookout.wait_for("failed", message_id=message)
     lookout.wait_for("failed", message_id=message, count=2)
-    assert "RegistryUsername and RegistryPassword" in failed["reason"]
+    assert "with RegistryUsername: " in failed["reason"]
+    assert "check them" in failed["reason"]
     assert "tried again" in failed["next"]
     assert inspect(name)["State"] == before["State"]
     assert sum(sqs.count(queue_url)) == 1
     assert lookout.terminate(GRACE + A_LITTLE) == 0
     assert "hunter2" not in json.dumps(lookout.events)
 
-    start(RegistryUsername="user", RegistryPassword="password").wait_for("deployed", message_id=message)
+    start(RegistryPassword="password", **user).wait_for("deployed", message_id=message)
 
 
 def test_a_slow_pull_of_one_image_delays_no_other_and_is_cut_short_by_sigterm(
