@@ -15,7 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from testbed.debian import BASE_SUITE, unpacked
-from testbed.sandbox import Sandbox, end
+from testbed.sandbox import HOSTS, Sandbox, end
 
 START_SECONDS = 30
 ANSWER_SECONDS = 60
@@ -94,7 +94,7 @@ class PrivateEngine(Engine):
 
     Its data live in the sandbox's memory: they stay when it is stopped, killed and started again, even
     as the engine of another suite, and go with `close()` or with the process that made it. `flags` and
-    `environment` are the daemon's.
+    `environment` are the daemon's; `room` is how many bytes its data may take, or None.
     """
 
     def __init__(
@@ -102,6 +102,8 @@ class PrivateEngine(Engine):
         suite: str = BASE_SUITE,
         flags: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        *,
+        room: int | None = None,
     ) -> None:
         packages = unpacked(suite)
         self.sandbox = Sandbox()
@@ -112,6 +114,7 @@ class PrivateEngine(Engine):
         self.suite = suite
         self._packages = packages
         self._variables = dict(environment or {})
+        self._room = room
         self._arguments = [
             f"--host={self.docker_host}",
             f"--config-file={self.directory / 'daemon.json'}",
@@ -120,6 +123,8 @@ class PrivateEngine(Engine):
             f"--pidfile={self.directory / 'docker.pid'}",
             f"--cgroup-parent=/{self.sandbox.name}",
             "--exec-opt=native.cgroupdriver=cgroupfs",
+            # What has a name is not taken for the loopback by every image store.
+            *(f"--insecure-registry={name}" for name in HOSTS),
             *flags,
         ]
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -219,7 +224,8 @@ class PrivateEngine(Engine):
         data = self.directory / "data"
         data.mkdir()
         # In memory: fast, gone with the sandbox, and overlayfs works even where /tmp is one.
-        self.sandbox.run(["mount", "-t", "tmpfs", "tmpfs", data])
+        limit = [] if self._room is None else [f"--options=size={self._room}"]
+        self.sandbox.run(["mount", "-t", "tmpfs", *limit, "tmpfs", data])
 
     def _end(self, number: signal.Signals) -> None:
         assert self._daemon, "the engine was never started"

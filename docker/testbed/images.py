@@ -68,14 +68,26 @@ def make_image(
 
 def push(engine: Engine, reference: str, user: str = "", password: str = "") -> None:
     """Push an image to the registry that its reference names."""
-    if not user:
-        engine.docker("push", reference)
+    _docker(engine, "push", reference, _basic(user, password))
+
+
+def pull(engine: Engine, reference: str, user: str = "", password: str = "", identity: str = "") -> None:
+    """Pull an image, as a user or with the identity token of one."""
+    _docker(engine, "pull", reference, {"identitytoken": identity} if identity else _basic(user, password))
+
+
+def _basic(user: str, password: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()} if user else {}
+
+
+def _docker(engine: Engine, command: str, reference: str, credentials: Mapping[str, str]) -> None:
+    if not credentials:
+        engine.docker(command, reference)
         return
     with tempfile.TemporaryDirectory(prefix="lookout-docker-") as directory:
-        auth = base64.b64encode(f"{user}:{password}".encode()).decode()
-        configuration = {"auths": {reference.partition("/")[0]: {"auth": auth}}}
+        configuration = {"auths": {reference.partition("/")[0]: credentials}}
         Path(directory, "config.json").write_text(json.dumps(configuration))
-        engine.docker("--config", directory, "push", reference)
+        engine.docker("--config", directory, command, reference)
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:

@@ -3,23 +3,28 @@
 import json
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
 
 import bcrypt
 
 from testbed.debian import unpacked
-from testbed.sandbox import Sandbox, end
+from testbed.sandbox import Sandbox, address_of, end, host_of
 
 
 class Registry:
-    """Debian's registry at 127.0.0.1:`port` of the sandbox, open to all or to `users` with passwords."""
+    """Debian's registry in a sandbox, open to all, or to `users` with passwords: to none if there are none.
 
-    def __init__(self, sandbox: Sandbox, port: int, users: Mapping[str, str] | None = None) -> None:
-        self.host = f"127.0.0.1:{port}"
+    It is at a port of the loopback, or is one of the sandbox's HOSTS.
+    """
+
+    def __init__(self, sandbox: Sandbox, at: int | str, users: Mapping[str, str] | None = None) -> None:
+        self.host = host_of(at)
         self.users = dict(users or {})
         self._sandbox = sandbox
-        self._port = port
-        self._directory = sandbox.directory / f"registry-{port}"
+        self._at = at
+        self._asks = users is not None
+        self._directory = sandbox.directory / f"registry-{at}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -31,9 +36,11 @@ class Registry:
 
     def start(self) -> None:
         """Start on the images it had before, and wait until it listens."""
+        address, port = address_of(self._at)
         self._directory.mkdir(exist_ok=True)
+        self.know(self.users)
         configuration = self._directory / "config.yml"
-        configuration.write_text(json.dumps(self._configuration()))  # JSON is YAML
+        configuration.write_text(json.dumps(self._configuration(f"{address}:{port}")))  # JSON is YAML
         packages = unpacked()
         with (self._directory / "log").open("ab") as log:
             self._process = self._sandbox.popen(
@@ -42,14 +49,25 @@ class Registry:
                 stdout=log,
                 stderr=log,
             )
-        self._sandbox.wait_for_port(self._port, self._process)
+        self._sandbox.wait_for_port(port, self._process, address=address)
 
     def stop(self) -> None:
         """Stop; its images stay. Harmless when it is stopped already."""
         if self._process:
             end(self._process)
 
-    def _configuration(self) -> dict[str, object]:
+    def know(self, users: Mapping[str, str]) -> None:
+        """Let these users in, and no others, from the next request on."""
+        self.users = dict(users)
+        written = self._passwords.with_suffix(".new")
+        written.write_text("".join(f"{user}:{_hash(word)}\n" for user, word in users.items()))
+        written.rename(self._passwords)
+
+    @property
+    def _passwords(self) -> Path:
+        return self._directory / "htpasswd"
+
+    def _configuration(self, address: str) -> dict[str, object]:
         configuration: dict[str, object] = {
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
@@ -57,12 +75,10 @@ class Registry:
                 "filesystem": {"rootdirectory": str(self._directory / "images")},
                 "delete": {"enabled": True},
             },
-            "http": {"addr": self.host},
+            "http": {"addr": address},
         }
-        if self.users:
-            passwords = self._directory / "htpasswd"
-            passwords.write_text("".join(f"{user}:{_hash(word)}\n" for user, word in self.users.items()))
-            configuration["auth"] = {"htpasswd": {"realm": "testbed", "path": str(passwords)}}
+        if self._asks:
+            configuration["auth"] = {"htpasswd": {"realm": "testbed", "path": str(self._passwords)}}
         return configuration
 
 

@@ -1,23 +1,39 @@
 """A sandbox: network, mounts and processes of its own, gone without a trace when its maker is."""
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, TypeVar
 
 from testbed.debian import Unavailable
 
 INIT = Path(__file__).with_name("init.py")
 CGROUPS = Path("/sys/fs/cgroup")
 PREFIX = "lookout-bed-"
+LOOPBACK = "127.0.0.1"
+HTTP_PORT = 80
+# Names that a sandbox knows, for hosts with a loopback address each: an engine reads such a list only
+# every few seconds, so it is there from the start.
+HOSTS = {
+    "registry.test": "127.0.0.2",
+    "other.test": "127.0.0.3",
+    "123456789012.dkr.ecr.eu-west-1.amazonaws.com": "127.0.0.4",
+    "123456789012.dkr.ecr.us-east-1.amazonaws.com": "127.0.0.5",
+}
+CLONE_NEWNET = 0x40000000  # of the kernel's sched.h
+
+Result = TypeVar("Result")
 
 
 class Sandbox:
@@ -70,6 +86,11 @@ class Sandbox:
         self._init = _child_of(self._holder)
         # Other engines, containerd and systemd have their sockets there; dockerd would use them.
         self.run(["mount", "-t", "tmpfs", "tmpfs", "/run"])
+        hosts = self.directory / "hosts"
+        hosts.write_text(
+            "".join(f"{address} {name}\n" for name, address in {"localhost": LOOPBACK, **HOSTS}.items())
+        )
+        self.run(["mount", "--bind", hosts, "/etc/hosts"])
 
     def down(self) -> None:
         """Kill everything inside; harmless when it is down already."""
@@ -115,13 +136,36 @@ class Sandbox:
             raise RuntimeError(f"{' '.join(map(str, command))}: {problem.decode().strip()}")
         return output.decode()
 
-    def wait_for_port(self, port: int, process: subprocess.Popen[bytes]) -> None:
+    def enter_network(self) -> None:
+        """Let the calling thread, and those that it starts, use the sandbox's network from now on."""
+        kernel = ctypes.CDLL(None, use_errno=True)
+        with Path(f"/proc/{self._init}/ns/net").open() as network:
+            if kernel.setns(network.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "the sandbox's network cannot be entered")
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """What a function returns that is called in the sandbox's network."""
+        with ThreadPoolExecutor(1, initializer=self.enter_network) as pool:
+            return pool.submit(function).result()
+
+    def wait_for_port(self, port: int, process: subprocess.Popen[bytes], *, address: str = LOOPBACK) -> None:
         """Wait until a process inside listens on a loopback port; raises if it ends instead."""
-        listening = f"0100007F:{port:04X} 00000000:0000 0A"
+        kernels = socket.inet_aton(address)[::-1].hex().upper()
+        listening = f"{kernels}:{port:04X} 00000000:0000 0A"
         while listening not in Path(f"/proc/{self._init}/net/tcp").read_text():
             if process.poll() is not None:
                 raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
             time.sleep(0.01)
+
+
+def host_of(at: int | str) -> str:
+    """The host of a server that is at a port of the loopback, or is one of HOSTS, as image names have it."""
+    return at if isinstance(at, str) else f"{LOOPBACK}:{at}"
+
+
+def address_of(at: int | str) -> tuple[str, int]:
+    """The address and port at which that server listens."""
+    return (HOSTS[at], HTTP_PORT) if isinstance(at, str) else (LOOPBACK, at)
 
 
 def end(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> None:

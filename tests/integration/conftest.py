@@ -25,6 +25,7 @@ from lookout.sqs import Queue
 from testbed.debian import Unavailable
 from testbed.engine import PrivateEngine, version
 from testbed.faultproxy import FaultProxy
+from testbed.faulty_registry import FaultyRegistry
 from testbed.faulty_sqs import FaultySqs
 from testbed.images import make_image, push
 from testbed.registry import Registry
@@ -146,6 +147,13 @@ def registry(engine: PrivateEngine, host: Host) -> Registry:
 def private_registry(engine: PrivateEngine, host: Host) -> Registry:
     """A registry that asks for the name and password in its `users`."""
     return host.private_registry
+
+
+@pytest.fixture
+def registry_line(engine: PrivateEngine, registry: Registry) -> Iterator[FaultyRegistry]:
+    """A faulty line to the registry that is open to all; it does no wrong yet."""
+    with FaultyRegistry(engine.sandbox, "registry.test", 5000) as line:
+        yield line
 
 
 @pytest.fixture(scope="session")

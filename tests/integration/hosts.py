@@ -25,9 +25,9 @@ class Flavour:
     flags: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
-    def engine(self) -> PrivateEngine:
+    def engine(self, *, room: int | None = None) -> PrivateEngine:
         """A new engine of this flavour, not started yet."""
-        return PrivateEngine(self.suite, (*FLAGS, *self.flags), self.environment)
+        return PrivateEngine(self.suite, (*FLAGS, *self.flags), self.environment, room=room)
 
 
 FLAVOURS = {

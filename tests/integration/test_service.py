@@ -12,10 +12,10 @@ import pytest
 
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
+from testbed.faulty_registry import FaultyRegistry
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.sqs import LocalSqs
-from testbed.throttle import Throttle
 from tests.integration.conftest import AppImage, Inspect, MakeContainer
 from tests.integration.deploys import leftovers
 from tests.integration.running import RunningLookout
@@ -135,7 +135,7 @@ def test_a_slow_pull_of_one_image_delays_no_other_and_is_cut_short_by_sigterm(
     inspect: Inspect,
 ) -> None:
     path = f"test-{secrets.token_hex(4)}/slow"
-    with Throttle(engine.sandbox, 5009, 5000, rate=100_000) as slow_line:
+    with FaultyRegistry(engine.sandbox, 5009, 5000, rate=100_000) as slow_line:
         make_image(engine, f"{slow_line.host}/{path}:1")
         slow = make_container(f"{slow_line.host}/{path}:1", "slow")
         before = inspect(slow)

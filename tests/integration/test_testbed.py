@@ -15,11 +15,9 @@ from botocore.exceptions import ClientError
 from testbed import debian, module
 from testbed.engine import DockerFailed, PrivateEngine, version
 from testbed.faultproxy import FaultProxy
-from testbed.images import make_image, push
-from testbed.registry import Registry
+from testbed.images import make_image
 from testbed.sandbox import CGROUPS, Sandbox
 from testbed.sqs import LocalSqs
-from testbed.throttle import Throttle
 from tests.integration import conftest
 from tests.integration.hosts import FLAVOURS
 
@@ -212,42 +210,6 @@ def test_the_application_serves_its_tag_and_ends_at_once(
     began = time.monotonic()
     engine.docker("stop", "--time=10", name)
     assert time.monotonic() - began < 5
-
-
-def test_a_private_registry_refuses_strangers(engine: PrivateEngine, private_registry: Registry) -> None:
-    image = f"{private_registry.host}/secret:1"
-    make_image(engine, image)
-    with pytest.raises(DockerFailed, match="no basic auth credentials"):
-        push(engine, image)
-    [(user, password)] = private_registry.users.items()
-    push(engine, image, user, password)
-
-
-def test_a_throttled_pull_is_slower_than_a_direct_one(
-    engine: PrivateEngine, registry: Registry, app_image: Callable[..., str]
-) -> None:
-    image = app_image("1", ballast=3_000_000)
-
-    def pull(host: str) -> float:
-        name = image.replace(registry.host, host)
-        engine.docker("rmi", "--force", image, name)
-        began = time.monotonic()
-        engine.docker("pull", name)
-        return time.monotonic() - began
-
-    direct = pull(registry.host)
-    with Throttle(engine.sandbox, 5100, 5000, rate=int(3_000_000 / direct / 5)) as slow:
-        assert pull(slow.host) > 3 * direct
-
-
-def test_a_cut_pull_fails(engine: PrivateEngine, registry: Registry, app_image: Callable[..., str]) -> None:
-    image = app_image("1", ballast=3_000_000)
-    engine.docker("rmi", image)
-    with (
-        Throttle(engine.sandbox, 5101, 5000, cut_after=500_000) as line,
-        pytest.raises(DockerFailed, match="EOF"),
-    ):
-        engine.docker("pull", image.replace(registry.host, line.host))
 
 
 def test_the_fault_proxy_cuts_before_or_after_the_engine_did_it(
