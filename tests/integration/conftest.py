@@ -33,7 +33,7 @@ from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
 from tests.integration.crashes import Findings
 from tests.integration.deploys import request_for
-from tests.integration.hosts import FLAVOURS, NEWEST, Flavour, Host, needed, run_flavours
+from tests.integration.hosts import CONTAINERD, FLAVOURS, NEWEST, Flavour, Host, needed, run_flavours
 from tests.integration.queues import connected
 from tests.integration.service import Service
 
@@ -92,17 +92,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what needs a host on every engine of the run, and what is marked so on the newest too, or only."""
+    """Run what needs a host on every engine of the run, and what is marked so on others too, or only there."""
     if "host" not in metafunc.fixturenames:
         return
     flavours = list(run_flavours())
-    newest = metafunc.definition.get_closest_marker("newest")
-    if newest and newest.kwargs.get("only"):
-        flavours = [NEWEST]
-    elif newest and NEWEST not in flavours:
-        flavours.append(NEWEST)
-    # With one engine the names of tests stay as they are, unless the mark says that there may be more.
-    if newest or len(flavours) > 1:
+    also = {"newest": NEWEST, "containerd": CONTAINERD}
+    marks = {flavour: metafunc.definition.get_closest_marker(name) for name, flavour in also.items()}
+    marked = [flavour for flavour, mark in marks.items() if mark]
+    if any(mark and mark.kwargs.get("only") for mark in marks.values()):
+        flavours = []
+    flavours += [flavour for flavour in marked if flavour not in flavours]
+    # With one engine the names of tests stay as they are, unless a mark says that there may be more.
+    if marked or len(flavours) > 1:
         metafunc.parametrize("host", flavours, indirect=True, ids=[flavour.name for flavour in flavours])
 
 

@@ -46,6 +46,7 @@ FLAVOURS = {
     )
 }
 NEWEST = FLAVOURS["forky"]
+CONTAINERD = FLAVOURS["forky-containerd"]
 
 
 def run_flavours() -> tuple[Flavour, ...]:

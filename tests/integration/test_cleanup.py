@@ -1,0 +1,230 @@
+"""Which images go after deploys, and which stay, on both kinds of image store."""
+
+import secrets
+from typing import Any
+
+import pytest
+from structlog.typing import EventDict
+
+from lookout.model import Outcome
+from lookout.names import REPLACED_IMAGES
+from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
+from testbed.images import make_image, push
+from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer
+from tests.integration.queues import said
+
+pytestmark = pytest.mark.engine
+
+
+def tags(engine: PrivateEngine, repository: str) -> list[str]:
+    """The tags of a repository that the engine has, the latest last."""
+    return sorted(engine.docker("images", "--format={{.Tag}}", repository).split())
+
+
+def has(engine: PrivateEngine, image_id: str) -> bool:
+    return image_id in engine.docker("images", "--all", "--quiet", "--no-trunc").split()
+
+
+@pytest.mark.containerd
+async def test_the_last_images_stay_for_a_way_back_and_those_before_go_also_after_a_restart(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    engine: PrivateEngine,
+    logs: list[EventDict],
+) -> None:
+    images = [app_image(str(tag)) for tag in range(1, 6)]
+    repository = images[0].removesuffix(":1")
+    make_container(images[0], "api")
+    for image, left in zip(images[1:], ("12345", "12345", "2345", "345"), strict=True):
+        report = await deploy(image, keep=2)  # each by a Lookout of its own
+        assert report.outcome is Outcome.DEPLOYED
+        assert "".join(tags(engine, repository)) == left
+    removed = [event["image"] for event in said(logs, "old image removed")]
+    assert removed == images[:2]
+    assert not [event for event in logs if event["log_level"] in ("warning", "error")]
+
+
+@pytest.mark.containerd
+async def test_an_image_that_a_moved_tag_has_left_without_a_name_goes_too(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    image = app_image("latest", files={"/www/index.html": b"1"})
+    name, seen = make_container(image, "api"), []
+    for text in (b"2", b"3"):
+        seen.append(inspect(name)["Image"])
+        app_image("latest", files={"/www/index.html": text})
+        assert (await deploy(image, keep=1)).outcome is Outcome.DEPLOYED
+    assert [has(engine, one) for one in seen] == [False, True]
+    assert engine.docker("exec", name, "cat", "/www/index.html") == "3"
+
+
+@pytest.mark.containerd
+async def test_an_image_that_is_used_or_has_other_names_stays(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    engine: PrivateEngine,
+    logs: list[EventDict],
+) -> None:
+    """Used by a container that does not run; named by another tag; named in another repository."""
+    one, two, three, four, five = (app_image(str(tag)) for tag in range(1, 6))
+    repository = one.removesuffix(":1")
+    make_container(one, "api")
+    engine.docker("stop", "-t", "0", make_container(one, "stopped"))
+    backup = f"lookout-test-{secrets.token_hex(4)}:1"
+    engine.docker("tag", two, f"{repository}:stable")
+    engine.docker("tag", three, backup)
+    for image in (two, three, four, five):
+        assert (await deploy(image, keep=0)).outcome is Outcome.DEPLOYED
+    assert tags(engine, repository) == ["1", "2", "3", "5", "stable"]
+    assert not [event for event in logs if event["log_level"] in ("warning", "error")]
+    engine.docker("rmi", backup)
+
+
+async def test_an_image_that_was_in_use_goes_once_it_no_longer_is(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    one, two = app_image("1"), app_image("2")
+    make_container(one, "api")
+    other = make_container(one, "other", "--label=lookout.enable=false")
+    await deploy(two, keep=0)
+    assert tags(engine, one.removesuffix(":1")) == ["1", "2"]
+    engine.docker("rm", "-f", "-v", other)
+    assert (await deploy(two, keep=0)).outcome is Outcome.UNCHANGED
+    assert tags(engine, one.removesuffix(":1")) == ["2"]
+
+
+async def test_images_that_others_have_brought_are_not_lookouts(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    """Another tag of the same repository that never ran here, and images of other repositories."""
+    one, two = app_image("1"), app_image("2")
+    app_image("unused")
+    other = f"lookout-test-{secrets.token_hex(4)}/other:1"
+    make_image(engine, other)
+    make_container(one, "api")
+    await deploy(two, keep=0)
+    assert tags(engine, one.removesuffix(":1")) == ["2", "unused"]
+    assert tags(engine, other.removesuffix(":1")) == ["1"]
+
+
+async def test_one_history_of_several_containers(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    one, two, three = (app_image(str(tag)) for tag in range(1, 4))
+    names = [make_container(one, "a"), make_container(two, "b")]
+    assert (await deploy(three, keep=0)).outcome is Outcome.DEPLOYED
+    assert tags(engine, one.removesuffix(":1")) == ["3"]
+    labels = {inspect(name)["Config"]["Labels"][REPLACED_IMAGES] for name in names}
+    assert len(labels) == 1
+
+
+async def test_a_removal_that_fails_is_a_warning_and_the_next_deploy_tries_again(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    logs: list[EventDict],
+) -> None:
+    one, two, three = (app_image(str(tag)) for tag in range(1, 4))
+    make_container(one, "api")
+    line.answer(r"DELETE .*/images/", 500)
+    report = await deploy(two, keep=0)
+    assert report.outcome is Outcome.DEPLOYED
+    (warning,) = said(logs, "an old image could not be removed")
+    assert (warning["image"], warning["log_level"]) == (one, "warning")
+    line.answer(r"GET .*/images/json", 500, nth=3)
+    report = await deploy(three, keep=0)
+    assert report.outcome is Outcome.DEPLOYED
+    assert said(logs, "images could not be tidied up")
+    await deploy(three, keep=0)
+    assert tags(engine, one.removesuffix(":1")) == ["3"]
+
+
+async def test_without_a_cleaner_nothing_is_noted_and_nothing_goes(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    one, two = app_image("1"), app_image("2")
+    name = make_container(one, "api")
+    await deploy(two)
+    assert tags(engine, one.removesuffix(":1")) == ["1", "2"]
+    assert REPLACED_IMAGES not in inspect(name)["Config"]["Labels"]
+
+
+# What was pulled in vain
+
+BAD: dict[str, Any] = {"changes": ['CMD ["false"]']}
+
+
+@pytest.mark.containerd
+async def test_an_image_that_is_no_good_goes_and_the_tag_means_again_what_it_did(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    image = app_image("latest")
+    name = make_container(image, "api")
+    good = inspect(name)["Image"]
+    bad = engine.docker("image", "inspect", "--format={{.Id}}", app_image("latest", **BAD))
+    engine.docker("tag", good, image)  # the bad one is in the registry only
+    engine.docker("rmi", bad)
+    report = await deploy(image, keep=2)
+    assert report.outcome is Outcome.ROLLED_BACK
+    assert engine.docker("image", "inspect", "--format={{.Id}}", image) == good
+    assert not has(engine, bad)
+    assert inspect(name)["State"]["Running"]
+
+
+async def test_a_bad_image_that_was_there_before_stays(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    image = app_image("1")
+    make_container(image, "api")
+    two = app_image("2", **BAD)
+    assert (await deploy(two, keep=2)).outcome is Outcome.ROLLED_BACK
+    assert tags(engine, image.removesuffix(":1")) == ["1", "2"]
+
+
+async def test_the_image_of_a_deploy_that_is_refused_goes_too(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    image = app_image("1")
+    make_container(image, "api", "--label=lookout.pin=nonsense")
+    two = app_image("2")
+    engine.docker("rmi", two)
+    report = await deploy(two, keep=2)
+    assert (report.outcome, report.transient) == (Outcome.FAILED, False)
+    assert tags(engine, image.removesuffix(":1")) == ["1"]
+
+
+@pytest.mark.containerd
+async def test_what_was_deployed_by_its_digest_goes_like_any_other(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    one = app_image("1")
+    digest = engine.docker("image", "inspect", "--format={{index .RepoDigests 0}}", one)
+    engine.docker("rmi", one)
+    engine.docker("pull", digest)
+    make_container(digest, "api")
+    image_id = engine.docker("image", "inspect", "--format={{.Id}}", digest)
+    two = app_image("2")
+    push(engine, two)
+    assert (await deploy(two, keep=0)).outcome is Outcome.DEPLOYED
+    assert not has(engine, image_id)
