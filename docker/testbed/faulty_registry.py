@@ -1,8 +1,6 @@
 """A faulty line to a registry: it sees each request, and does wrong with those that a test chooses."""
 
 import asyncio
-import base64
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +8,7 @@ from typing import Literal
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
-from testbed.inner_server import InnerServer
+from testbed.inner_server import InnerServer, user_of
 from testbed.sandbox import Sandbox, host_of
 
 CHUNK = 64 * 1024
@@ -32,14 +30,7 @@ class Asked:
     @property
     def user(self) -> tuple[str, str] | None:
         """The name and password that it carried."""
-        kind, _, value = self.authorization.partition(" ")
-        if kind.lower() != "basic":
-            return None
-        try:
-            name, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            return None
-        return name, password
+        return user_of(self.authorization)
 
     @property
     def token(self) -> str:

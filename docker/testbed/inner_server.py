@@ -1,6 +1,8 @@
 """HTTP servers in threads of this process that have entered a sandbox's network."""
 
 import asyncio
+import base64
+import binascii
 import threading
 from typing import Self
 
@@ -76,3 +78,15 @@ class InnerServer:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         await self.serve(address, port)
+
+
+def user_of(authorization: str) -> tuple[str, str] | None:
+    """The name and password that a header of that name holds, if it holds such."""
+    kind, _, value = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return None
+    try:
+        name, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return name, password

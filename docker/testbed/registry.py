@@ -10,20 +10,29 @@ import bcrypt
 
 from testbed.debian import unpacked
 from testbed.sandbox import Sandbox, address_of, end, host_of
+from testbed.token_server import TokenServer
 
 
 class Registry:
-    """Debian's registry in a sandbox, open to all, or to `users` with passwords: to none if there are none.
+    """Debian's registry in a sandbox, at a port of the loopback or as one of the sandbox's HOSTS.
 
-    It is at a port of the loopback, or is one of the sandbox's HOSTS.
+    It is open to all, or to `users` with passwords, or to those whom a token server lets in.
     """
 
-    def __init__(self, sandbox: Sandbox, at: int | str, users: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        at: int | str,
+        users: Mapping[str, str] | None = None,
+        *,
+        tokens: TokenServer | None = None,
+    ) -> None:
         self.host = host_of(at)
         self.users = dict(users or {})
         self._sandbox = sandbox
         self._at = at
-        self._asks = users is not None
+        self._asks = users is not None  # also if it knows none yet
+        self._tokens = tokens
         self._directory = sandbox.directory / f"registry-{at}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -77,7 +86,9 @@ class Registry:
             },
             "http": {"addr": address},
         }
-        if self._asks:
+        if self._tokens:
+            configuration["auth"] = {"token": self._tokens.configuration(self._directory)}
+        elif self._asks:
             configuration["auth"] = {"htpasswd": {"realm": "testbed", "path": str(self._passwords)}}
         return configuration
 

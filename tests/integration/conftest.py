@@ -31,6 +31,7 @@ from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
+from testbed.token_server import TokenServer
 from tests.integration.crashes import Findings
 from tests.integration.deploys import request_for
 from tests.integration.hosts import CONTAINERD, FLAVOURS, NEWEST, Flavour, Host, needed, run_flavours
@@ -155,6 +156,20 @@ def registry_line(engine: PrivateEngine, registry: Registry) -> Iterator[FaultyR
     """A faulty line to the registry that is open to all; it does no wrong yet."""
     with FaultyRegistry(engine.sandbox, "registry.test", 5000) as line:
         yield line
+
+
+@pytest.fixture
+def token_server(engine: PrivateEngine) -> Iterator[TokenServer]:
+    """A token server that knows a user by the password and by an identity token."""
+    with TokenServer(engine.sandbox, 5003, {"user": "password"}, identities={"identity": "user"}) as server:
+        yield server
+
+
+@pytest.fixture
+def token_registry(engine: PrivateEngine, token_server: TokenServer) -> Iterator[Registry]:
+    """A registry that wants a token of that server."""
+    with Registry(engine.sandbox, "other.test", tokens=token_server) as registry:
+        yield registry
 
 
 @pytest.fixture(scope="session")

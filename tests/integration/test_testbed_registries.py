@@ -15,6 +15,7 @@ from testbed.images import make_image, pull, push
 from testbed.platforms import push_for, push_index
 from testbed.registry import Registry
 from testbed.sandbox import address_of
+from testbed.token_server import Shown, TokenServer
 from tests.integration.conftest import AppImage
 from tests.integration.hosts import Host
 
@@ -70,6 +71,33 @@ def test_a_registry_changes_its_users_while_it_runs(engine: PrivateEngine) -> No
         with pytest.raises(DockerFailed):
             pull(engine, image, "first", "1")
         pull(engine, image, "first", "2")
+
+
+@pytest.mark.newest
+def test_a_token_server_lets_in_whom_it_knows_by_password_or_identity(
+    engine: PrivateEngine, token_server: TokenServer, token_registry: Registry
+) -> None:
+    image = f"{token_registry.host}/acme/api:1"
+    make_image(engine, image)
+    push(engine, image, "user", "password")
+    token_server.shown.clear()
+
+    pull(engine, image, "user", "password")
+    pull(engine, image, identity="identity")
+    assert token_server.shown == [
+        Shown(("user", "password"), "", "repository:acme/api:pull"),
+        Shown(None, "identity", "repository:acme/api:pull"),
+    ]
+
+    for unknown in ({}, {"user": "user", "password": "wrong"}, {"identity": "wrong"}):
+        with pytest.raises(DockerFailed, match="incorrect username or password"):
+            pull(engine, image, **unknown)
+    token_server.refusal = 200
+    with pytest.raises(DockerFailed, match="access to the resource is denied"):
+        pull(engine, image)
+
+    token_server.identities["wrong"] = "user"
+    pull(engine, image, identity="wrong")
 
 
 def test_a_slow_line_slows_a_pull(
