@@ -106,10 +106,16 @@ class FaultyRegistry(InnerServer):
         fault = next((fault for fault in self._faults if fault.is_for(asked.line)), None)
         if fault and not fault.at:
             return await self._do(fault, request)
+        if refusal := self.refusal(request):
+            return refusal
         try:
             return await self._pass_on(request, fault)
         except (ClientError, ConnectionError):  # as one end of the line, so the other
             return _cut(request)
+
+    def refusal(self, request: web.Request) -> web.Response | None:  # noqa: ARG002
+        """What the registry must not be asked for is answered so."""
+        return None
 
     async def _pass_on(self, request: web.Request, fault: _Fault | None) -> web.StreamResponse:
         async with self._session.request(

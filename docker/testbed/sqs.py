@@ -1,4 +1,4 @@
-"""An SQS server on the loopback; the module run as a program is the server itself."""
+"""An SQS server on the loopback, with IAM and ECR; the module run as a program is the server itself."""
 
 import itertools
 import json
@@ -14,18 +14,24 @@ from typing import Any, Self
 
 import botocore.session
 
-from testbed import module
+from testbed import ecr_tokens, module
+from testbed.ecr_tokens import Mint
 
 REGION = "eu-west-1"
 # IAM is off until that many calls have been made.
 NEVER = "1e12"
+SECRET = "MINT_SECRET"
 
 
 class LocalSqs:
-    """moto's SQS and IAM in a process of its own, which ends at the latest with this one."""
+    """moto's SQS, IAM and ECR in a process of its own, which ends at the latest with this one.
+
+    ECR has no registry here: that is an `Ecr`, which takes the tokens of this `mint`.
+    """
 
     def __init__(self) -> None:
         self.endpoint = ""
+        self.mint = Mint(secrets.token_hex())
         self._server: subprocess.Popen[bytes] | None = None
         self._sqs: Any = None
         self._users = itertools.count(1)
@@ -42,7 +48,7 @@ class LocalSqs:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop()
         self._server = subprocess.Popen(
             module.command("testbed.sqs"),
-            env=module.ENVIRONMENT,
+            env=module.ENVIRONMENT | {SECRET: self.mint.secret},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -121,6 +127,19 @@ class LocalSqs:
         visible, in_flight = (int(answer["Attributes"][name]) for name in names)
         return visible, in_flight
 
+    def ecr_tokens(self) -> list[str]:
+        """The tokens that it has given since it started, in order."""
+        return list(json.loads(self._moto_api(ecr_tokens.PATH)))
+
+    @contextmanager
+    def ecr_tokens_live(self, seconds: float) -> Iterator[None]:
+        """Let tokens that are given within the block be good for so long only."""
+        self._moto_api(ecr_tokens.PATH, str(seconds))
+        try:
+            yield
+        finally:
+            self._moto_api(ecr_tokens.PATH, str(ecr_tokens.LIFE))
+
     @contextmanager
     def enforce_iam(self, policy: Mapping[str, object]) -> Iterator[dict[str, str]]:
         """Check permissions within the block; gives the variables of a user with exactly this policy.
@@ -154,6 +173,7 @@ class LocalSqs:
             "AWS_SECRET_ACCESS_KEY": secret,
             "AWS_REGION": REGION,
             "AWS_ENDPOINT_URL_SQS": self.endpoint,
+            "AWS_ENDPOINT_URL_ECR": self.endpoint,
             # Else the SDK may look for the person's own configuration, or ask the network for roles.
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -161,12 +181,16 @@ class LocalSqs:
         }
 
     def _start_iam_after(self, calls: str) -> None:
+        self._moto_api("/moto-api/reset-auth", calls)
+
+    def _moto_api(self, path: str, data: str | None = None) -> str:
         request = urllib.request.Request(  # noqa: S310  the address is our own
-            f"{self.endpoint}/moto-api/reset-auth",
-            data=calls.encode(),
+            self.endpoint + path,
+            data=data.encode() if data is not None else None,
             headers={"Content-Type": "text/plain"},
         )
-        urllib.request.urlopen(request).close()  # noqa: S310  the address is our own
+        with urllib.request.urlopen(request) as answer:  # noqa: S310  the address is our own
+            return str(answer.read().decode())
 
 
 def delete_in_turn() -> None:
@@ -189,6 +213,7 @@ def main() -> None:
     from moto.server import ThreadedMotoServer
 
     delete_in_turn()
+    ecr_tokens.give(Mint(os.environ[SECRET]))
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     print(server.get_host_and_port()[1], flush=True)

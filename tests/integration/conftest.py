@@ -23,6 +23,7 @@ from lookout.model import Json, Report
 from lookout.puller import Puller
 from lookout.sqs import Queue
 from testbed.debian import Unavailable
+from testbed.ecr import Ecr
 from testbed.engine import PrivateEngine, version
 from testbed.faultproxy import FaultProxy
 from testbed.faulty_registry import FaultyRegistry
@@ -177,6 +178,13 @@ def sqs() -> Iterator[LocalSqs]:
     """A queue server."""
     with LocalSqs() as server:
         yield server
+
+
+@pytest.fixture
+def ecr(engine: PrivateEngine, registry: Registry, sqs: LocalSqs) -> Iterator[Ecr]:
+    """ECR with what is pushed to the registry that is open to all; that server gives the tokens."""
+    with Ecr(engine.sandbox, 5000, sqs) as ecr:
+        yield ecr
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_a_token_server_lets_in_whom_it_knows_by_password_or_identity(
         with pytest.raises(DockerFailed, match="incorrect username or password"):
             pull(engine, image, **unknown)
     token_server.refusal = 200
-    with pytest.raises(DockerFailed, match="access to the resource is denied"):
+    with pytest.raises(DockerFailed, match=r"access.*denied"):
         pull(engine, image)
 
     token_server.identities["wrong"] = "user"
