@@ -3,7 +3,6 @@
 Each is started once a worker, when a test first asks for it.
 """
 
-import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -15,12 +14,10 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from lookout.cleaner import Cleaner
 from lookout.deployer import Deployer
 from lookout.engine import Engine
 from lookout.keychain import Keychain
 from lookout.model import Json, Report
-from lookout.puller import Puller
 from lookout.sqs import Queue
 from testbed.debian import Unavailable
 from testbed.ecr import Ecr
@@ -34,7 +31,7 @@ from testbed.scripted_sqs import ScriptedSqs
 from testbed.sqs import LocalSqs
 from testbed.token_server import TokenServer
 from tests.integration.crashes import Findings
-from tests.integration.deploys import request_for
+from tests.integration.deploys import new_deployer, request_for
 from tests.integration.hosts import CONTAINERD, FLAVOURS, NEWEST, Flavour, Host, needed, run_flavours
 from tests.integration.queues import connected
 from tests.integration.service import Service
@@ -329,27 +326,8 @@ async def make_deployer(connection: Engine) -> AsyncIterator[MakeDeployer]:
     """A deployer on the private engine, with waits that are short enough for a test."""
     made: list[Deployer] = []
 
-    def make(
-        keychain: Keychain | None = None, *, pull_timeout: float = 60, inactivity: float = 60, **changes: Any
-    ) -> Deployer:
-        defaults: dict[str, Any] = {
-            "deploy_time": 5,
-            "monitor": 0.5,
-            "own_id": None,
-            "require_label": False,
-            "stopping": asyncio.Event(),
-            "repair_every": 0.5,
-        }
-        puller = Puller(
-            connection,
-            keychain or Keychain(),
-            timeout=pull_timeout,
-            inactivity=inactivity,
-            longest_wait=0.2,
-        )
-        if "keep" in changes:
-            changes["cleaner"] = Cleaner(connection, keep=changes.pop("keep"))
-        made.append(Deployer(connection, puller, **(defaults | changes)))
+    def make(keychain: Keychain | None = None, **changes: Any) -> Deployer:
+        made.append(new_deployer(connection, keychain or Keychain(), **changes))
         return made[-1]
 
     yield make

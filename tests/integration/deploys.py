@@ -1,18 +1,23 @@
 """What the tests of deploys share: what to ask for, and how to copy a container without starting it."""
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from lookout.cleaner import Cleaner
+from lookout.deployer import Deployer
 from lookout.engine import Engine
 from lookout.errors import NotFound
+from lookout.keychain import Keychain
 from lookout.layers import Layer, candidates
 from lookout.model import DeployRequest, ImageName, ImageRef, Json
 from lookout.mounts import sources
 from lookout.names import name_of
 from lookout.plan import Plan
+from lookout.puller import Puller
 from lookout.ready import Monitor
 from lookout.recreate import recreate
 from lookout.successor import Signature, Successor, discard
@@ -23,6 +28,29 @@ from testbed.engine import PrivateEngine
 def request_for(reference: str, **more: Any) -> DeployRequest:
     name, _, tag = reference.rpartition(":")
     return DeployRequest(ImageRef(ImageName.parse(name), tag), **more)
+
+
+def new_deployer(
+    engine: Engine,
+    keychain: Keychain,
+    *,
+    pull_timeout: float = 60,
+    inactivity: float = 60,
+    keep: int | None = None,
+    **changes: Any,
+) -> Deployer:
+    """A deployer with waits that are short enough for a test; without `keep` it removes no image."""
+    defaults: dict[str, Any] = {
+        "deploy_time": 5,
+        "monitor": 0.5,
+        "own_id": None,
+        "require_label": False,
+        "stopping": asyncio.Event(),
+        "repair_every": 0.5,
+        "cleaner": None if keep is None else Cleaner(engine, keep=keep),
+    }
+    puller = Puller(engine, keychain, timeout=pull_timeout, inactivity=inactivity, longest_wait=0.2)
+    return Deployer(engine, puller, **(defaults | changes))
 
 
 def leftovers(engine: PrivateEngine) -> list[str]:

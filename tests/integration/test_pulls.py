@@ -19,10 +19,11 @@ from lookout.puller import Puller
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
 from testbed.faulty_registry import BLOBS, MANIFESTS, FaultyRegistry
+from testbed.images import make_image, push
 from testbed.registry import Registry
 from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
-from tests.integration.deploys import leftovers, request_for
-from tests.integration.hosts import Host
+from tests.integration.deploys import leftovers, new_deployer, request_for
+from tests.integration.hosts import Host, needed
 from tests.integration.queues import said, until
 
 pytestmark = pytest.mark.engine
@@ -250,6 +251,41 @@ async def test_an_image_of_another_digest_than_was_asked_for_is_not_deployed(
     assert (report.outcome, report.transient) == (Outcome.FAILED, False)
     assert f"and not {UNKNOWN}; check ImageDigest" in report.reason
     shop.assert_untouched(inspect)
+
+
+@pytest.mark.newest
+@pytest.mark.containerd
+async def test_a_full_disk_fails_the_pull_and_harms_no_container(
+    host: Host, monkeypatch: pytest.MonkeyPatch, logs: list[EventDict]
+) -> None:
+    with needed():
+        small = host.flavour.engine(room=60 * MEGABYTE)
+    with small, Registry(small.sandbox, 5000) as registry:
+        monkeypatch.setenv("DOCKER_HOST", small.docker_host)
+        image = f"{registry.host}/api"
+        for tag, ballast in (("1", 0), ("2", 10 * MEGABYTE)):
+            make_image(small, f"{image}:{tag}", ballast=ballast)
+            push(small, f"{image}:{tag}")
+        small.docker("rmi", f"{image}:2")
+        name = small.docker("run", "-d", f"{image}:1")
+        before = small.inspected(name)
+        left = int(
+            small.sandbox.run(["df", "--output=avail", "--block-size=1", small.directory / "data"]).split()[1]
+        )
+        filler = small.directory / "data" / "filler"
+        small.sandbox.run(["fallocate", f"--length={left - 5 * MEGABYTE}", filler])
+        async with Engine.connect() as connection:
+            deployer = new_deployer(connection, Keychain())
+            report = await deployer.deploy(request_for(f"{image}:2"))
+            assert (report.outcome, report.transient) == (Outcome.FAILED, True)
+            assert "no space left on device" in report.reason
+            assert "free space on this host's disk" in report.reason
+            assert not retries(logs)
+            assert small.inspected(name)["State"] == before["State"]
+            small.sandbox.run(["rm", filler])
+            await until(lambda: small.answers())
+            assert (await deployer.deploy(request_for(f"{image}:2"))).outcome is Outcome.DEPLOYED
+            await deployer.close()
 
 
 # One pull for all

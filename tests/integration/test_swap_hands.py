@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lookout.deployer import Deployer
 from lookout.engine import Engine
 from lookout.keychain import Keychain
 from lookout.model import Json, Outcome
-from lookout.puller import Puller
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
 from tests.integration.conftest import AppImage, Inspect, MakeContainer, MakeDeployer, MakeLookout
-from tests.integration.deploys import leftovers, request_for
+from tests.integration.deploys import leftovers, new_deployer, request_for
 from tests.integration.queues import until
 from tests.integration.swaps import assert_back, beside, settled_soon, watched
 from tests.integration.watching import Watch, state
@@ -235,15 +233,7 @@ async def test_a_line_that_ends_the_engines_events_again_and_again_keeps_no_good
     old, two, path = state(engine, name)[0], app_image("2"), engine.directory / "ending.sock"
     monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
     async with ending_events(engine, path, after=0.3) as ended, Engine.connect() as connection:
-        deployer = Deployer(
-            connection,
-            Puller(connection, Keychain(), longest_wait=0.2),
-            deploy_time=5,
-            monitor=2,
-            own_id=None,
-            require_label=False,
-            stopping=asyncio.Event(),
-        )
+        deployer = new_deployer(connection, Keychain(), monitor=2)
         try:
             report = await deployer.deploy(request_for(two))
         finally:
