@@ -114,7 +114,7 @@ class FaultyRegistry(InnerServer):
             return _cut(request)
 
     def refusal(self, request: web.Request) -> web.Response | None:  # noqa: ARG002
-        """What the registry must not be asked for is answered so."""
+        """The answer to what the registry must not be asked; of a mere line there is none."""
         return None
 
     async def _pass_on(self, request: web.Request, fault: _Fault | None) -> web.StreamResponse:

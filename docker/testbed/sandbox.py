@@ -87,9 +87,8 @@ class Sandbox:
         # Other engines, containerd and systemd have their sockets there; dockerd would use them.
         self.run(["mount", "-t", "tmpfs", "tmpfs", "/run"])
         hosts = self.directory / "hosts"
-        hosts.write_text(
-            "".join(f"{address} {name}\n" for name, address in {"localhost": LOOPBACK, **HOSTS}.items())
-        )
+        known = "".join(f"{address} {name}\n" for name, address in HOSTS.items())
+        hosts.write_text(known + Path("/etc/hosts").read_text())
         self.run(["mount", "--bind", hosts, "/etc/hosts"])
 
     def down(self) -> None:
