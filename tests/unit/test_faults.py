@@ -21,7 +21,51 @@ SAID = [
     ("write /data/layer.tar: no space left on device", PullFault.NO_SPACE),
     ("no matching manifest for linux/arm64 in the manifest list entries", PullFault.PLATFORM),
     ("toomanyrequests: You have reached your pull rate limit", PullFault.THROTTLED),
+    ("toomanyrequests: slow down", PullFault.THROTTLED),
+    ('error parsing HTTP 429 response body: invalid character: "slow down"', PullFault.THROTTLED),
+    ('error parsing HTTP 403 response body: invalid character: "<h1>"', PullFault.CREDENTIALS),
+    ('error parsing HTTP 404 response body: invalid character: "<h1>"', PullFault.NOT_FOUND),
+    ("received unexpected HTTP status: 503 Service Unavailable", PullFault.TRANSIENT),
+    ("error pulling image configuration: download failed after attempts=6: denied", PullFault.CREDENTIALS),
+    ("unexpected EOF", PullFault.TRANSIENT),
+    (
+        (
+            f"image with reference {HOST}/acme/api:2 was found but does not match the specified platform: "
+            "wanted linux/amd64, actual: linux/arm64"
+        ),
+        PullFault.PLATFORM,
+    ),
     # containerd image store
+    (
+        f"{CONTAINERD}unexpected status from HEAD request to http://{HOST}/v2: 429 Too Many Requests",
+        PullFault.THROTTLED,
+    ),
+    (
+        f"{CONTAINERD}unexpected status from HEAD request to http://{HOST}/v2: 403 Forbidden",
+        PullFault.CREDENTIALS,
+    ),
+    (
+        f"{CONTAINERD}unexpected status from HEAD request to http://{HOST}/v2: 503 Service Unavailable",
+        PullFault.TRANSIENT,
+    ),
+    (
+        (
+            f"{CONTAINERD}failed to authorize: failed to fetch anonymous token: "
+            "unexpected status from GET request: 503 Service Unavailable"
+        ),
+        PullFault.TRANSIENT,
+    ),
+    ("authentication required - incorrect username or password", PullFault.CREDENTIALS),
+    ("requested access to the resource is denied - no", PullFault.CREDENTIALS),
+    (
+        (
+            "no matching manifest for linux/s390x in the manifest list entries: "
+            "no match for platform in manifest: not found"
+        ),
+        PullFault.PLATFORM,
+    ),
+    ("failed to copy: failed to send write: write /data: no space left on device", PullFault.NO_SPACE),
+    ("short read: expected 4084125 bytes but got 500000: unexpected EOF", PullFault.TRANSIENT),
     (f"{CONTAINERD}{HOST}/acme/api:2: not found", PullFault.NOT_FOUND),
     (f"unknown: {CONTAINERD}unexpected status from HEAD request: 401 Unauthorized", PullFault.CREDENTIALS),
     (f"{CONTAINERD}pull access denied, may require authorization", PullFault.CREDENTIALS),
