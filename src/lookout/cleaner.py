@@ -30,9 +30,12 @@ class Cleaner:
         self._keep = keep
 
     async def known(self, replaced: Sequence[Replaced]) -> list[Replaced]:
-        """Those of them that the engine still has."""
-        ids = {image["Id"] for image in await self._engine.images()} if replaced else set()
-        return [entry for entry in replaced if entry.id in ids]
+        """Those of them that the engine still has; all, where it does not tell, which is no reason to fail."""
+        try:
+            return await self._known(replaced)
+        except (EngineError, EngineUnavailable) as exc:
+            log.warning("the engine does not tell its images; none is forgotten", error=str(exc))
+            return [*replaced]
 
     async def clean(self, repository: ImageName, replaced: Sequence[Replaced]) -> None:
         """Remove the images of this repository that nobody needs, of those replaced, the latest first.
@@ -48,13 +51,16 @@ class Cleaner:
             if is_only(image, repository, entry.tags):
                 await self._remove(entry.id, image.get("RepoTags") or ())
 
-    async def before(self, image: ImageRef) -> Before:
-        """What the engine has now; for `take_back`."""
-        ids = frozenset(one["Id"] for one in await self._engine.images())
+    async def before(self, image: ImageRef) -> Before | None:
+        """What the engine has now; for `take_back`. None where it does not tell, which is no reason to fail."""
         try:
+            ids = frozenset(one["Id"] for one in await self._engine.images())
             return Before(ids, (await self._engine.image(image.canonical))["Id"])
         except NotFound:
             return Before(ids, "")
+        except (EngineError, EngineUnavailable) as exc:
+            log.warning("the engine does not tell its images; none is taken back", error=str(exc))
+            return None
 
     async def take_back(self, image: ImageRef, before: Before) -> None:
         """After a pull that was in vain: the tag means again what it did, and what has come is removed.
@@ -75,7 +81,11 @@ class Cleaner:
     async def _spare(self, replaced: Sequence[Replaced]) -> list[Replaced]:
         """Those that are still there, are not to be kept, and that no container and no other image is made of."""
         used = await self._used()
-        return [entry for entry in (await self.known(replaced))[self._keep :] if entry.id not in used]
+        return [entry for entry in (await self._known(replaced))[self._keep :] if entry.id not in used]
+
+    async def _known(self, replaced: Sequence[Replaced]) -> list[Replaced]:
+        ids = {image["Id"] for image in await self._engine.images()} if replaced else set()
+        return [entry for entry in replaced if entry.id in ids]
 
     async def _used(self) -> set[str]:
         """Ids of the images that containers, running or not, or other images are made of."""

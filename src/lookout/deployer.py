@@ -197,7 +197,7 @@ class Deployer:
                     plan = await self._planner.plan(targets, request.image, image)
                     if plan.names <= names:
                         return overtaken(targets, request, time.time()) or await self._carry_out(
-                            plan, request, await self._history(targets, plan, image)
+                            plan, request, history(targets, plan.stale, image["Id"], time.time())
                         )
             except InProgress as exc:
                 if has_cleared and exc.container in names:
@@ -208,17 +208,7 @@ class Deployer:
             else:
                 names |= plan.names
 
-    async def _history(
-        self, targets: Sequence[Target], plan: DeployPlan, image: Json
-    ) -> list[Replaced] | None:
-        if self._cleaner is None:
-            return None
-        replaced = history(targets, plan.stale, image["Id"], time.time())
-        return await self._cleaner.known(replaced)
-
-    async def _carry_out(
-        self, plan: DeployPlan, request: DeployRequest, replaced: list[Replaced] | None
-    ) -> Report:
+    async def _carry_out(self, plan: DeployPlan, request: DeployRequest, replaced: list[Replaced]) -> Report:
         for name, reason in plan.left_alone:
             log.info("container left alone", container=name, reason=reason)
         if not plan.groups:
@@ -226,7 +216,8 @@ class Deployer:
         for one in plan.plans:
             for remark in one.remarks:
                 log.info("remark", container=one.name, remark=remark)
-        signature = Signature(self._identity, uuid.uuid4().hex, request.origin, replaced)
+        known = await self._cleaner.known(replaced) if self._cleaner else None
+        signature = Signature(self._identity, uuid.uuid4().hex, request.origin, known)
         groups = await self._prepare(plan, request, signature)
         if self._stopping.is_set():
             await self._discard(signature.deploy)

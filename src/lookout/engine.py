@@ -85,6 +85,8 @@ class Engine:
     async def connect(cls) -> AsyncIterator["Engine"]:
         """An engine as DOCKER_HOST, DOCKER_CONTEXT and the TLS variables name it, not yet called.
 
+        Else that of Docker's current context, if it can be here, or the default socket.
+
         Raises WrongSettings where those cannot be used.
         """
         docker = _client()
@@ -520,11 +522,29 @@ def _client() -> Docker:
         if host and os.environ.get("DOCKER_TLS_VERIFY") and not host.startswith(("unix:", "ssh:")):
             return Docker("https://" + host.partition("://")[2], ssl_context=_tls())
         try:
-            return Docker(host)
+            return Docker(host if host or _has_context() else DEFAULT_SOCKET)
         except AssertionError:  # no socket there yet: the engine may still be starting
             return Docker(DEFAULT_SOCKET)
     except (ValueError, OSError, ImportError, DockerError) as exc:
         raise WrongSettings([f"DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH: {exc}"]) from None
+
+
+def _has_context() -> bool:
+    """Whether Docker's current context can be followed.
+
+    A config.json that is mounted for its logins may name an engine, or a socket, that is not here.
+    """
+    if os.environ.get("DOCKER_CONTEXT"):
+        return True
+    try:
+        endpoint = Docker._get_docker_context_endpoint()
+    except (DockerError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as exc:
+        log.warning(
+            "Docker's current context is not followed", error=_one_line(str(exc)), engine=DEFAULT_SOCKET
+        )
+        return False
+    is_socket = endpoint is not None and endpoint.host.startswith("unix://")
+    return endpoint is None or not is_socket or Path(endpoint.host.removeprefix("unix://")).exists()
 
 
 def _check(host: str | None) -> None:

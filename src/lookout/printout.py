@@ -131,6 +131,7 @@ def _container(plan: Plan) -> Json:
         "Id": plan.old_id,
         "OldImage": plan.container["Config"]["Image"],
         "NewImage": plan.image,
+        "Platform": plan.platform,
         "DependsOn": list(plan.follows),
         "Request": masked(plan.body),
         "Disconnect": list(plan.disconnect),

@@ -137,19 +137,39 @@ async def test_a_removal_that_fails_is_a_warning_and_the_next_deploy_tries_again
     line: FaultProxy,
     logs: list[EventDict],
 ) -> None:
-    one, two, three = (app_image(str(tag)) for tag in range(1, 4))
+    one, two = app_image("1"), app_image("2")
     make_container(one, "api")
     line.answer(r"DELETE .*/images/", 500)
     report = await deploy(two, keep=0)
     assert report.outcome is Outcome.DEPLOYED
     (warning,) = said(logs, "an old image could not be removed")
     assert (warning["image"], warning["log_level"]) == (one, "warning")
-    line.answer(r"GET .*/images/json", 500, nth=3)
-    report = await deploy(three, keep=0)
-    assert report.outcome is Outcome.DEPLOYED
-    assert said(logs, "images could not be tidied up")
-    await deploy(three, keep=0)
-    assert tags(engine, one.removesuffix(":1")) == ["3"]
+    await deploy(two, keep=0)
+    assert tags(engine, one.removesuffix(":1")) == ["2"]
+
+
+async def test_an_engine_that_does_not_tell_its_images_costs_no_deploy(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    logs: list[EventDict],
+) -> None:
+    """As behind a proxy that does not let everything through."""
+    images = [app_image(str(tag)) for tag in range(1, 5)]
+    make_container(images[0], "api")
+    for nth, image in enumerate(images[1:], 1):
+        line.answer(r"GET .*/images/json", 403, nth=nth)
+        report = await deploy(image, keep=0)
+        assert report.outcome is Outcome.DEPLOYED, report.reason
+        assert line.is_spent
+    assert [event["event"].partition(";")[0] for event in logs if event["log_level"] == "warning"] == [
+        *["the engine does not tell its images"] * 2,
+        "images could not be tidied up",
+    ]
+    await deploy(images[-1], keep=0)
+    assert tags(engine, images[0].removesuffix(":1")) == ["4"]
 
 
 async def test_without_a_cleaner_nothing_is_noted_and_nothing_goes(

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import datetime
+import hashlib
 import ipaddress
 import json
 import secrets
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lookout.engine import Engine
+from lookout.engine import DEFAULT_SOCKET, Engine
 from lookout.errors import EngineError, EngineUnavailable, NotFound, WrongSettings
 from lookout.identity import own_id
 from lookout.model import ImageName, ImageRef, Json
@@ -30,6 +32,10 @@ async def connection(engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DOCKER_HOST", engine.docker_host)
     async with Engine.connect() as connected:
         yield connected
+
+
+#: The default one has two names.
+SOCKETS = (DEFAULT_SOCKET, DEFAULT_SOCKET.replace("/var", ""))
 
 
 def ref(reference: str) -> ImageRef:
@@ -170,6 +176,37 @@ async def test_a_socket_that_is_not_there_yet_is_an_engine_that_is_away(
     async with Engine.connect() as connected:
         with pytest.raises(EngineUnavailable, match="tell its version"):
             await connected.api()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"currentContext": "laptop"}', '{"auths": {}}'])
+async def test_a_config_that_is_there_for_its_logins_leads_to_no_other_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text(text)
+    async with Engine.connect() as connected:
+        assert connected.address in SOCKETS
+
+
+@pytest.mark.parametrize("is_here", [False, True])
+async def test_the_current_context_is_followed_where_its_socket_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_here: bool
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = tmp_path / ".docker" / "contexts" / "meta" / hashlib.sha256(b"laptop").hexdigest()
+    place.mkdir(parents=True)
+    path = tmp_path / "engine.sock"
+    host = {"Host": f"unix://{path}"}
+    (place / "meta.json").write_text(json.dumps({"Name": "laptop", "Endpoints": {"docker": host}}))
+    (tmp_path / ".docker" / "config.json").write_text('{"currentContext": "laptop"}')
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
+        if is_here:
+            listening.bind(str(path))
+        async with Engine.connect() as connected:
+            assert connected.address in ((f"unix://{path}",) if is_here else SOCKETS)
 
 
 # What goes wrong
