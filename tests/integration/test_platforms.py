@@ -71,6 +71,7 @@ async def test_a_container_stays_on_its_platform(
     name = make_container(image, "api", f"--platform={platform}")
     assert serves(engine, name) == f"1 {platform}"
     two = shelf.put("2", HERE, OTHER)
+    engine.docker("pull", two)  # somebody has, for the host's own
     for outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
         report = await deploy(two)
         assert report.outcome is outcome, report.reason
