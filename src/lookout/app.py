@@ -146,6 +146,7 @@ async def _serve(
     planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
     deploying = Deployer(
         engine,
+        planner,
         Puller(
             engine,
             _keychain(settings, planner),
@@ -156,7 +157,6 @@ async def _serve(
         deploy_time=settings.deploy_time_seconds,
         monitor=settings.monitor_seconds,
         own_id=own_id(),
-        require_label=settings.require_label,
         stopping=stopping,
         parallelism=settings.update_parallelism,
         cleaner=Cleaner(engine, keep=settings.keep_images) if settings.cleanup_images else None,

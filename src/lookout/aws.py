@@ -1,8 +1,25 @@
-"""How AWS names its places: regions, domains, and queues by their URLs."""
+"""What all of AWS has in common: how it names its places, and how it refuses."""
 
 import re
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
+
+from botocore.exceptions import (
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+#: Codes of errors: the permission is missing.
+DENIED = ("AccessDenied", "AccessDeniedException", "403", "KmsAccessDenied")
+#: Errors of the SDK: it has nothing to sign a call with.
+NO_CREDENTIALS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    ProfileNotFound,
+)
 
 _COMMERCIAL = "amazonaws.com"
 # The partitions of AWS, by how their regions begin.
@@ -19,6 +36,7 @@ _REGION = re.compile(r"(?:^|\.)([a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.")
 # Also the addresses for FIPS, and for both versions of IP.
 _ECR = re.compile(
     r"(?P<account>[0-9]{12})\.dkr(?:\.|-)ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\.(?P<suffix>[a-z.-]+)"
+    r"(?::[0-9]+)?"
 )
 _DUAL_STACK = ("on.aws", "on.amazonwebservices.com.cn")
 _WITHOUT_REGION = {"queue.amazonaws.com": "us-east-1"}

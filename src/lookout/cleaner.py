@@ -62,21 +62,27 @@ class Cleaner:
             log.warning("the engine does not tell its images; none is taken back", error=str(exc))
             return None
 
-    async def take_back(self, image: ImageRef, before: Before) -> None:
+    async def take_back(self, image: ImageRef, pulled: str, before: Before) -> None:
         """After a pull that was in vain: the tag means again what it did, and what has come is removed.
 
-        Else whoever uses the tag next would get what is no good. Raises the engine's errors.
+        Else whoever uses the tag next would get what is no good. Where the tag means another image than the
+        one that was `pulled`, by its id, somebody else was at work. Raises the engine's errors.
         """
         try:
-            pulled = (await self._engine.image(image.canonical))["Id"]
-            if before.tagged and before.tagged != pulled:
-                await self._engine.tag(before.tagged, image)
+            if (await self._engine.image(image.canonical))["Id"] == pulled != before.tagged:
+                await self._untag(image, pulled, before)
             brought = await self._engine.image(pulled)
         except NotFound:
             return  # somebody else has tidied up
         is_new = pulled not in before.ids and pulled not in await self._used()
         if is_new and is_only(brought, image.name, frozenset([image.tag])):
             await self._remove(pulled, brought.get("RepoTags") or ())
+
+    async def _untag(self, image: ImageRef, pulled: str, before: Before) -> None:
+        if before.tagged:
+            await self._engine.tag(before.tagged, image)
+        elif len((await self._engine.image(pulled)).get("RepoTags") or ()) > 1:  # else it would go too
+            await self._engine.remove_image(image.canonical)
 
     async def _spare(self, replaced: Sequence[Replaced]) -> list[Replaced]:
         """Those that are still there, are not to be kept, and that no container and no other image is made of."""

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lookout.model import DEFAULT_DOMAIN
@@ -10,6 +10,10 @@ from lookout.model import DEFAULT_DOMAIN
 #: The address by which Docker's own tools know Docker Hub.
 HUB_ADDRESS = "https://index.docker.io/v1/"
 _HUB_HOSTS = ("index.docker.io", "registry-1.docker.io")
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Credentials:
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
+    #: To be called when the registry did not take them: what is kept of them is not given out again.
+    forget: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
 
     def header(self, registry: str) -> str:
         """The value of X-Registry-Auth: AuthConfig of the Engine API, as base64.

@@ -60,12 +60,12 @@ class Deployer:
     def __init__(
         self,
         engine: Engine,
+        planner: Planner,
         puller: Puller,
         *,
         deploy_time: float,
         monitor: float,
         own_id: str | None,
-        require_label: bool,
         stopping: asyncio.Event,
         parallelism: int = 1,
         cleaner: Cleaner | None = None,
@@ -81,7 +81,7 @@ class Deployer:
         self._deploy_time = deploy_time
         self._monitor = monitor
         self._identity = identity(own_id)
-        self._planner = Planner(engine, own_id=own_id, require_label=require_label)
+        self._planner = planner
         self._stopping = stopping
         self._parallelism = parallelism
         self._cleaner = cleaner
@@ -93,6 +93,8 @@ class Deployer:
         self._repairing: asyncio.Task[None] | None = None
         self._unended = asyncio.Event()  # something may be half done
         self._is_closed = False
+        #: What there was before the first pull of a deploy that has not ended for good.
+        self._before: dict[ImageRef, Before | None] = {}
 
     async def recover(self) -> None:
         """End what a Lookout before this one has left half done.
@@ -134,6 +136,7 @@ class Deployer:
         try:
             return await self._deploy(request, found)
         except PullFailed as exc:
+            found.pulled = exc.pulled
             return Report(Outcome.FAILED, str(exc), transient=exc.fault.may_pass)
         except (EngineUnavailable, EngineError) as exc:
             return Report(Outcome.FAILED, str(exc), transient=True)
@@ -153,9 +156,11 @@ class Deployer:
         if report := self._planner.idle(targets) or overtaken(targets, request, time.time()):
             return report
         platform = await self._planner.platform(targets)
-        found.before = await self._cleaner.before(request.image) if self._cleaner else None
+        if self._cleaner and request.image not in self._before:
+            self._before[request.image] = await self._cleaner.before(request.image)
         pull = self._puller.pull(request, platform=platform, deploy_time=self._time(request))
         image = await unless(self._stopping, pull)
+        found.pulled = image["Id"]
         return await self._replace_all(request, image, {target.name for target in targets})
 
     def _time(self, request: DeployRequest) -> float:
@@ -197,7 +202,7 @@ class Deployer:
                     plan = await self._planner.plan(targets, request.image, image)
                     if plan.names <= names:
                         return overtaken(targets, request, time.time()) or await self._carry_out(
-                            plan, request, history(targets, plan.stale, image["Id"], time.time())
+                            plan, request, history(targets, plan.stale, time.time())
                         )
             except InProgress as exc:
                 if has_cleared and exc.container in names:
@@ -278,15 +283,15 @@ class Deployer:
         """See to the images; what cannot be removed is a warning, whatever the deploy was."""
         if self._cleaner is None:
             return
-        was_in_vain = report.outcome is Outcome.ROLLED_BACK or (
-            report.outcome is Outcome.FAILED and not report.transient
-        )
+        if report.transient:
+            return  # what has come, comes in handy
+        before = self._before.pop(image, None)
         try:
             if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
                 # Also what a Lookout before this one has not come to.
                 await self._cleaner.clean(image.name, noted(await self._planner.find(image.name)))
-            elif was_in_vain and found.before:
-                await self._cleaner.take_back(image, found.before)
+            elif report.outcome in (Outcome.FAILED, Outcome.ROLLED_BACK) and found.pulled and before:
+                await self._cleaner.take_back(image, found.pulled, before)
         except (EngineError, EngineUnavailable) as exc:
             log.warning("images could not be tidied up", image=str(image), error=str(exc))
 
@@ -345,11 +350,11 @@ class Deployer:
 
 @dataclass
 class _Found:
-    """What ran when a deploy began, since when its engine did, and which images that had."""
+    """What ran when a deploy began, since when its engine did, and what was pulled: the id of an image."""
 
     targets: list[Target] = field(default_factory=list)
     engine_started: str = ""
-    before: Before | None = None
+    pulled: str = ""
 
 
 def _moment(text: str) -> datetime:

@@ -8,7 +8,9 @@ import base64
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +44,15 @@ class DockerConfig:
     async def find(self, registry: str) -> Credentials | None:
         """By the helper that is set for the registry, or for all; else as they stand in the file."""
         config = self._read()
-        helper = _for(registry, config.get("credHelpers")) or config.get("credsStore")
-        plain = self._plain(registry, config)
-        if not helper:
-            return plain
+        helper = _for(registry, config.get("credHelpers"))
+        helper = config.get("credsStore") if helper is None else helper
         try:
-            return await self._ask(str(helper), registry) or plain
+            found = await self._ask(str(helper), registry) if helper else None
         except CredentialsMissing:
-            if plain:
+            if plain := self._plain(registry, config):
                 return plain
             raise
-
-    def refused(self, registry: str) -> None:
-        """Nothing is kept."""
+        return found or self._plain(registry, config)
 
     def _read(self) -> Json:
         if self._path is None:
@@ -118,6 +116,7 @@ class DockerConfig:
 async def _run(program: str, address: str) -> tuple[int, bytes]:
     process = await asyncio.create_subprocess_exec(
         *(program, "get"),
+        start_new_session=True,  # a group, so that all of it can be killed
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -126,8 +125,8 @@ async def _run(program: str, address: str) -> tuple[int, bytes]:
         async with asyncio.timeout(HELPER):
             said, _ = await process.communicate(address.encode())
     except BaseException:
-        if process.returncode is None:
-            process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         raise
     return await process.wait(), said

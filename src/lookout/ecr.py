@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -17,10 +18,9 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lookout.aws import EcrRegistry
+from lookout.aws import DENIED, NO_CREDENTIALS, EcrRegistry
 from lookout.credentials import Credentials
 from lookout.errors import AccessFailed, PullFault
-from lookout.sqs import DENIED, NO_CREDENTIALS
 
 LIFE = 43200.0  # seconds that a token of ECR lives
 EARLY = 3600.0  # seconds before its end in which it is renewed, so that no pull outlives its token
@@ -59,15 +59,21 @@ class Ecr:
         async with self._locks[registry]:  # whoever comes second finds what the first has fetched
             token = self._tokens.get(registry)
             if token is None or token.renew_at <= time.monotonic():
-                token = self._tokens[registry] = await _fetch(place)
+                name, password, renew_at = await _fetch(place)
+                forget = partial(self._forget, registry, password)
+                credentials = Credentials(SOURCE, name, password, forget=forget)
+                token = self._tokens[registry] = _Token(credentials, renew_at)
             return token.credentials
 
-    def refused(self, registry: str) -> None:
+    def _forget(self, registry: str, token: str) -> None:
         """The next pull fetches another one: this may have been revoked."""
-        self._tokens.pop(registry, None)
+        known = self._tokens.get(registry)
+        if known and known.credentials.password == token:
+            del self._tokens[registry]
 
 
-async def _fetch(place: EcrRegistry) -> _Token:
+async def _fetch(place: EcrRegistry) -> tuple[str, str, float]:
+    """A name, a token, and when it is to be renewed by the monotonic clock."""
     try:
         async with asyncio.timeout(DEADLINE):
             answer = await _ask(place)
@@ -88,11 +94,16 @@ async def _fetch(place: EcrRegistry) -> _Token:
             f"check that the endpoint of ECR in {place.region} can be reached from Lookout",
         ) from exc
     log.info("token of Amazon ECR fetched", account=place.account, region=place.region, seconds=round(life))
-    return _Token(Credentials(SOURCE, name, password), time.monotonic() + life - min(EARLY, life / 2))
+    return name, password, time.monotonic() + life - min(EARLY, life / 2)
 
 
 async def _ask(place: EcrRegistry) -> Any:
-    config = AioConfig(connect_timeout=5, read_timeout=10, use_fips_endpoint=place.is_fips or None)
+    config = AioConfig(
+        connect_timeout=5,
+        read_timeout=10,
+        retries={"mode": "standard", "total_max_attempts": 1},  # the pull is tried again as a whole
+        use_fips_endpoint=place.is_fips or None,
+    )
     async with get_session().create_client("ecr", region_name=place.region, config=config) as client:
         return await client.get_authorization_token(registryIds=[place.account])
 

@@ -28,7 +28,7 @@ from lookout.errors import (
     WrongSettings,
 )
 from lookout.model import ImageRef, Json
-from lookout.platforms import as_json, fits, platform_of_image
+from lookout.platforms import as_json, fits, platform_of_engine, platform_of_image
 from lookout.streams import below, frames
 
 ApiVersion = tuple[int, int]
@@ -119,6 +119,10 @@ class Engine:
 
     async def info(self) -> Json:
         return await self._get_object("describe itself", "info")
+
+    async def platform(self) -> str:
+        """The platform that the engine itself runs on, such as linux/amd64."""
+        return platform_of_engine(await self.info())
 
     async def containers(self, *labels: str, every: bool = False) -> list[str]:
         """Ids of the containers that run, restart or are paused, or of `every` one, with all `labels`."""

@@ -62,6 +62,7 @@ class PullFault(StrEnum):
     PLATFORM = "platform"
     WRONG_DIGEST = "wrong digest"
     NO_SPACE = "no space"
+    UNTRUSTED = "untrusted"
     THROTTLED = "throttled"
     TRANSIENT = "transient"
 
@@ -73,7 +74,7 @@ class PullFault(StrEnum):
     @property
     def may_pass(self) -> bool:
         """Whether the same pull may work later, without another message."""
-        return self.passes_soon or self in (PullFault.CREDENTIALS, PullFault.NO_SPACE)
+        return self.passes_soon or self in (PullFault.CREDENTIALS, PullFault.NO_SPACE, PullFault.UNTRUSTED)
 
 
 @dataclass
@@ -86,6 +87,7 @@ class PullFailed(LookoutError):
     source: str  # of the credentials that the registry was shown
     hint: str
     retry_after: float | None = None  # seconds that the registry asks for
+    pulled: str = ""  # id of the image that has come all the same, and is not the one that was asked for
 
     def __str__(self) -> str:
         return f"cannot pull {self.image} with {self.source}: {self.message}; {self.hint}"

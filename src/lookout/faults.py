@@ -2,6 +2,7 @@
 
 import re
 
+from lookout.aws import EcrRegistry
 from lookout.credentials import Access
 from lookout.errors import AccessFailed, PullFailed, PullFault
 from lookout.model import ImageRef
@@ -15,9 +16,14 @@ _FAULTS = {
         r"|incorrect username or password|(?<!permission )denied|http 40[13] response"
     ),
     PullFault.NO_SPACE: re.compile(r"no space left on device|disk quota exceeded"),
-    PullFault.PLATFORM: re.compile(r"no matching manifest|not match the specified platform"),
+    PullFault.UNTRUSTED: re.compile(r"x509:|server gave http response to https client"),
+    PullFault.PLATFORM: re.compile(
+        r"no matching manifest|not match the specified platform|cannot overwrite digest"
+    ),
     PullFault.NOT_FOUND: re.compile(r"manifest unknown|name unknown|not found|http 404 response"),
 }
+IMAGES = "ecr:BatchGetImage and ecr:GetDownloadUrlForLayer"
+
 # As some registries write it into their texts: "retry-after: 3", "retry-after: 1m2.5s", "retry-after: 97.5ms".
 _RETRY_AFTER = re.compile(
     r"retry-after:? *(?:(?P<m>\d+)m(?!s))?(?:(?P<n>\d+(?:\.\d+)?)(?P<unit>ms|µs|us|ns|s|\b))?"
@@ -31,7 +37,7 @@ def pull_failed(image: ImageRef, message: str, access: Access) -> PullFailed:
     text = message.lower().replace(f"/{image.name.path}".lower(), "").replace(f":{image.tag}".lower(), "")
     fault = next((f for f, words in _FAULTS.items() if words.search(text)), PullFault.TRANSIENT)
     hint = "; ".join(
-        (_hint(image, fault, access), *(access.remarks if fault is PullFault.CREDENTIALS else ()))
+        (_hint(image, fault, access, text), *(access.remarks if fault is PullFault.CREDENTIALS else ()))
     )
     shown = " ".join(message.split())[:500]
     return PullFailed(str(image), fault, shown, access.source, hint, _retry_after(text))
@@ -42,15 +48,23 @@ def no_access(image: ImageRef, problem: AccessFailed) -> PullFailed:
     return PullFailed(str(image), problem.fault, problem.message, problem.source, problem.hint)
 
 
-def _hint(image: ImageRef, fault: PullFault, access: Access) -> str:
+def _hint(image: ImageRef, fault: PullFault, access: Access, text: str) -> str:
     registry = image.name.domain
     match fault:
+        case PullFault.CREDENTIALS if access.credentials and EcrRegistry.parse(registry):
+            return f"check that Lookout's IAM policy allows {IMAGES} on this repository"
         case PullFault.CREDENTIALS if access.credentials:
             return f"check them: {registry} did not take them, or they may not read this repository"
         case PullFault.CREDENTIALS:
             return f"set RegistryUsername and RegistryPassword, or log in to {registry} with `docker login`"
         case PullFault.NOT_FOUND:
             return "check ImageName and ImageTag or ImageDigest, and that CI pushed it before it sent the message"
+        case PullFault.UNTRUSTED:
+            return (
+                f"let the engine trust the certificate of {registry}, or name it an insecure registry there"
+            )
+        case PullFault.PLATFORM if "overwrite" in text:
+            return "remove the image of this digest that is here for another platform"
         case PullFault.PLATFORM:
             return "build the image for the platform that the container runs on"
         case PullFault.NO_SPACE:

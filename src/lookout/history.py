@@ -20,16 +20,24 @@ class Replaced:
     at: int  # when it was replaced last, seconds since the epoch
 
 
-def history(targets: Sequence[Target], stale: Iterable[str], image_id: str, now: float) -> list[Replaced]:
-    """What was replaced once the containers named in `stale` run the image `image_id`; the latest first."""
+def history(targets: Sequence[Target], stale: Iterable[str], now: float) -> list[Replaced]:
+    """What was replaced once the containers named in `stale` run another image or tag; the latest first.
+
+    An image that goes on under another tag is in it too: one day its old tag is all that keeps it.
+    """
     names = set(stale)
     going = [_replaced(target, now) for target in targets if target.name in names]
-    return [entry for entry in _merged([*noted(targets), *going]) if entry.id != image_id][:MOST]
+    return _merged([*_all_noted(targets), *going])[:MOST]
 
 
-def noted(targets: Iterable[Target]) -> list[Replaced]:
-    """What is noted on these containers; the latest first."""
-    return _merged(entry for target in targets for entry in _noted(target.container))
+def noted(targets: Sequence[Target]) -> list[Replaced]:
+    """What is noted on these containers, but for what they run now; the latest first."""
+    running = {target.container["Image"] for target in targets}
+    return [entry for entry in _merged(_all_noted(targets)) if entry.id not in running]
+
+
+def _all_noted(targets: Sequence[Target]) -> list[Replaced]:
+    return [entry for target in targets for entry in _noted(target.container)]
 
 
 def to_label(replaced: Sequence[Replaced]) -> str:
@@ -49,7 +57,7 @@ def _noted(container: Json) -> list[Replaced]:
             Replaced(str(image), frozenset(map(str, tags)), int(at))
             for image, tags, at in json.loads(label or "[]")
         ]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return []
 
 

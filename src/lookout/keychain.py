@@ -6,7 +6,7 @@ from typing import Protocol
 import structlog
 
 from lookout.credentials import Access, Credentials
-from lookout.errors import CredentialsMissing
+from lookout.errors import AccessFailed, CredentialsMissing
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -20,9 +20,6 @@ class Source(Protocol):
         Raises CredentialsMissing where it should have some, and AccessFailed where nothing can be pulled
         without.
         """
-
-    def refused(self, registry: str) -> None:
-        """Told that the registry did not take them: what was kept of them is not given out again."""
 
 
 class Keychain:
@@ -45,12 +42,10 @@ class Keychain:
             except CredentialsMissing as exc:
                 remarks.append(str(exc))
                 self._say(registry, str(exc))
+            except AccessFailed as exc:
+                exc.hint = "; ".join((exc.hint, *remarks))
+                raise
         return Access(None, remarks)
-
-    def refused(self, registry: str) -> None:
-        """The registry did not take what it was shown."""
-        for source in self._sources:
-            source.refused(registry.lower())
 
     def _say(self, registry: str, remark: str) -> None:
         """Once: each pull would say the same."""
@@ -80,6 +75,3 @@ class Given:
                 f"{', '.join(sorted(registries))}; set RegistryServer to the one that it is for"
             )
         return self._credentials
-
-    def refused(self, registry: str) -> None:
-        """It stays what it is until Lookout is started anew."""

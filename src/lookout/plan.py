@@ -38,7 +38,7 @@ class Plan:
     new_name: str  # of the new container, until it takes over
     image: str  # the new reference
     image_id: str  # empty where the image is not on the engine yet
-    platform: str  # that both containers are for; empty where nothing tells
+    platform: str  # to ask for in create; empty where it is the engine's own
     body: Json  # the create request, with HostConfig and NetworkingConfig
     disconnect: tuple[str, ...]  # networks to leave after create, before any is connected
     connect: tuple[tuple[str, Json], ...]  # networks to join then, with their EndpointConfig

@@ -16,17 +16,26 @@ from lookout.names import (
     REPLACES,
     final_name,
     is_done_name,
+    is_leftover_name,
     listed_name,
     name_of,
     reference_of,
     standin_name,
 )
 from lookout.plan import DeployPlan, Group, Plan
-from lookout.platforms import platform_of_container, platform_of_image
+from lookout.platforms import fits, platform_of_container, platform_of_engine, platform_of_image
 from lookout.ready import own_monitor_seconds
 from lookout.recreate import recreate
 from lookout.surroundings import Surroundings
-from lookout.targets import Target, created_from_id, match, repositories, switch, why_left_alone
+from lookout.targets import (
+    Target,
+    created_from_id,
+    match,
+    repositories,
+    switch,
+    why_left_alone,
+    why_not_managed,
+)
 
 #: Of a container: `false` refuses a deploy for which containers that depend on it would be recreated.
 RECREATE_DEPENDENTS = "lookout.recreate-dependents"
@@ -38,6 +47,8 @@ REMOVED_BY_STOP = (
 
 #: States of containers that the engine is getting rid of.
 BEYOND_HELP = ("dead", "removing")
+#: And of those that serve, or go on to.
+RUNS = ("running", "restarting", "paused")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -68,11 +79,16 @@ class Planner:
         return None
 
     async def registries(self) -> set[str]:
-        """Those that the running containers come from which Lookout may replace."""
-        inspected = await self._inspect(await self._engine.containers())
-        managed = [one for one in inspected if not why_left_alone(one, self._own_id, self._require_label)]
+        """Those that the running containers come from which Lookout may replace.
+
+        Also while they are being replaced, and as long as they are paused.
+        """
+        listed = await self._engine.listed()
+        ids = [one["Id"] for one in listed if one["State"] in RUNS or is_leftover_name(listed_name(one))]
+        inspected = await self._inspect(ids)
+        managed = [one for one in inspected if not why_not_managed(one, self._own_id, self._require_label)]
         names = await asyncio.gather(*map(self._names, managed))
-        return {name.domain for found in names for name in found}
+        return {name.domain.lower() for found in names for name in found}
 
     async def platform(self, targets: Sequence[Target]) -> str:
         """The platform that these containers are for, such as linux/arm64; empty where nothing tells.
@@ -80,12 +96,13 @@ class Planner:
         Raises CopyRefused where they are for several: one pull brings one.
         """
         managed = [target.container for target in targets if not target.left_alone]
-        platforms = dict(zip(await asyncio.gather(*map(self._platform, managed)), managed, strict=True))
-        platforms.pop("", None)
-        if len(platforms) > 1:
-            listed = ", ".join(f"{name_of(one)} is for {platform}" for platform, one in platforms.items())
+        told = zip(await asyncio.gather(*map(self._platform, managed)), managed, strict=True)
+        platforms = {platform: name_of(container) for platform, container in told if platform}
+        first, *others = platforms or [""]
+        if not all(fits(other, first) for other in others):
+            listed = ", ".join(f"{name} is for {platform}" for platform, name in platforms.items())
             raise CopyRefused(f"containers of one image are for several platforms: {listed}")
-        return next(iter(platforms), "")
+        return first
 
     async def plan(self, targets: Sequence[Target], image: ImageRef, inspected: Json | None) -> DeployPlan:
         """How these are brought to `image`, with all that depends on them.
@@ -149,8 +166,10 @@ class Planner:
             return ""
 
     async def _surroundings(self, everyone: Sequence[Json]) -> Surroundings:
+        info = await self._engine.info()
         return Surroundings(
-            host_name=(await self._engine.info())["Name"],
+            host_name=info["Name"],
+            platform=platform_of_engine(info),
             containers={container["Id"]: name_of(container) for container in everyone},
             networks=frozenset(await self._engine.networks()),
             mounts={container["Id"]: sources(container) for container in everyone},

@@ -2,6 +2,16 @@
 
 from lookout.model import Json
 
+# As kernels have it, and some images too.
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "i386": "386",
+    "i686": "386",
+}
+
 
 def platform_of_container(container: Json) -> str:
     """The one that an inspected container was created for; empty where only its image can tell.
@@ -15,6 +25,11 @@ def platform_of_container(container: Json) -> str:
 def platform_of_image(image: Json) -> str:
     """The one that an inspected image is for; empty where it does not say."""
     return _joined(image.get("Os"), image.get("Architecture"), image.get("Variant"))
+
+
+def platform_of_engine(info: Json) -> str:
+    """The one that an engine itself runs on, by what it says of itself."""
+    return _joined(info.get("OSType"), info.get("Architecture"), "")
 
 
 def fits(platform: str, wanted: str) -> bool:
@@ -33,4 +48,5 @@ def as_json(platform: str) -> dict[str, str]:
 def _joined(system: object, architecture: object, variant: object) -> str:
     if not (system and architecture):
         return ""
-    return "/".join(str(part) for part in (system, architecture, variant) if part)
+    known = _ARCHITECTURES.get(str(architecture), architecture)
+    return "/".join(str(part) for part in (system, known, variant) if part)

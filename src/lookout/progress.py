@@ -1,9 +1,14 @@
 """How far a pull is: what the engine tells of each layer, added up."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lookout.model import Json
+import structlog
+
+from lookout.model import ImageRef, Json
+
+TELL_EVERY = 10.0  # seconds between two lines of progress in the log
 
 # What Docker's image stores say of a layer, in the order in which it comes.
 _WAITS = ("Pulling fs layer", "Waiting")
@@ -11,6 +16,8 @@ _COMES = "Downloading"
 _IS_HERE = ("Verifying Checksum", "Download complete", "Extracting")
 _IS_DONE = ("Pull complete", "Already exists")
 _DIGEST = "Digest: "
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Progress:
     layers_done: int = 0  # on the engine, unpacked
     bytes: int = 0  # downloaded
     bytes_total: int = 0  # as far as known
-    percent: int = 0  # of the download, never less than before
+    percent: int = 0  # of the download; it goes back only where that begins anew
 
 
 Watch = Callable[[Progress], None]
@@ -99,3 +106,23 @@ class Layers:
             bytes_total=sum(layer.total for layer in layers),
             percent=self._percent,
         )
+
+
+class ProgressLog:
+    """Progress for people: a line now and then, and at debug level whenever there is more to say."""
+
+    def __init__(self, image: ImageRef) -> None:
+        self._image = str(image)
+        self._told = Progress()
+        self._next = time.monotonic() + TELL_EVERY
+
+    def __call__(self, progress: Progress) -> None:
+        is_due = time.monotonic() >= self._next
+        has_moved = (progress.percent, progress.layers_done) != (self._told.percent, self._told.layers_done)
+        if not (is_due or has_moved):
+            return
+        say = log.info if is_due else log.debug
+        say("pulling", image=self._image, **vars(progress))
+        self._told = progress
+        if is_due:
+            self._next = time.monotonic() + TELL_EVERY

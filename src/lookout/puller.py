@@ -6,8 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay
-from tenacity.wait import wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from lookout.credentials import Access
 from lookout.engine import Engine
@@ -16,12 +15,12 @@ from lookout.faults import no_access, pull_failed
 from lookout.keychain import Keychain
 from lookout.model import DeployRequest, ImageRef, Json
 from lookout.platforms import fits, platform_of_image
-from lookout.progress import Layers, Progress, Watch
+from lookout.progress import Layers, Progress, ProgressLog, Watch
 
 TIMEOUT = 600.0  # seconds for a pull with all its tries, or the deploy time if that is longer
 INACTIVITY = 60.0  # seconds in which nothing comes, after which a try is given up
 LONGEST_WAIT = 30.0  # seconds between two tries, unless the registry asks for more
-TELL_EVERY = 10.0  # seconds between two lines of progress in the log
+LEAST = 1.0  # seconds that a last try must have
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -55,12 +54,11 @@ class Puller:
         that; it goes on until the last who waits is cancelled. Raises PullFailed or EngineUnavailable.
         """
         key = (request.image, request.digest, platform)
-        if key not in self._pulls:
+        pull = self._pulls.get(key)
+        if pull is None or pull.is_over:
             limit = self._timeout or max(TIMEOUT, deploy_time)
-            self._pulls[key] = _Pull(
-                request.image, lambda tell: self._try_until(request, platform, limit, tell)
-            )
-        pull = self._pulls[key]
+            pull = _Pull(request.image, lambda tell: self._try_until(request, platform, limit, tell))
+            self._pulls[key] = pull
         try:
             return await pull.result(watch or _unwatched)
         finally:
@@ -68,42 +66,39 @@ class Puller:
                 del self._pulls[key]
 
     async def _try_until(self, request: DeployRequest, platform: str, limit: float, tell: Watch) -> Json:
-        deadline = time.monotonic() + limit
+        deadline, least = time.monotonic() + limit, min(LEAST, limit / 10)
         retrying = AsyncRetrying(
             retry=retry_if_exception(_passes_soon),
-            stop=stop_before_delay(limit),
-            wait=self._pause,
+            stop=lambda state: deadline - time.monotonic() < max(least, _asked_pause(state)),
+            wait=lambda state: min(self._pause(state), max(0.0, deadline - time.monotonic()) / 2),
             before_sleep=lambda state: _note_retry(request.image, state),
             reraise=True,
         )
         return await retrying(self._try, request, platform, deadline, tell)
 
     async def _try(self, request: DeployRequest, platform: str, deadline: float, tell: Watch) -> Json:
-        image, began = request.image, time.monotonic()
-        access = await self._access(image)
+        image, began, access = request.image, time.monotonic(), Access()
         try:
             async with asyncio.timeout(max(0.0, deadline - began)):
+                access = await self._keychain.access(image.name.domain)
                 digest = await self._stream(request, platform, access, tell)
-                pulled = await self._take(request, platform, access, digest)
+                pulled = await self._take(request, platform, access)
         except TimeoutError:
             raise pull_failed(image, "it was not done in PullTimeoutSeconds", access) from None
+        except AccessFailed as exc:
+            raise no_access(image, exc) from exc
         except PullFailed as exc:
-            if exc.fault is PullFault.CREDENTIALS:
-                self._keychain.refused(image.name.domain)
+            if exc.fault is PullFault.CREDENTIALS and access.credentials:
+                access.credentials.forget()
             raise
         seconds = round(time.monotonic() - began, 1)
         log.info("pulled", image=str(image), digest=digest, credentials=access.source, seconds=seconds)
         return pulled
 
-    async def _access(self, image: ImageRef) -> Access:
-        try:
-            return await self._keychain.access(image.name.domain)
-        except AccessFailed as exc:
-            raise no_access(image, exc) from exc
-
     async def _stream(self, request: DeployRequest, platform: str, access: Access, tell: Watch) -> str:
         """Follow a pull to its end; the digest that the engine says it has pulled."""
         layers, loop = Layers(), asyncio.get_running_loop()
+        foreign = "" if fits(platform, await self._engine.platform()) else platform
         try:
             async with asyncio.timeout(self._inactivity) as silence:
 
@@ -112,7 +107,7 @@ class Puller:
                         silence.reschedule(None if layers.is_unpacking else loop.time() + self._inactivity)
                         tell(layers.progress())
 
-                await self._engine.pull(request.image, request.digest, access.credentials, note, platform)
+                await self._engine.pull(request.image, request.digest, access.credentials, note, foreign)
         except TimeoutError:
             if not silence.expired():
                 raise
@@ -122,8 +117,8 @@ class Puller:
             raise pull_failed(request.image, exc.message, access) from exc
         return layers.digest
 
-    async def _take(self, request: DeployRequest, platform: str, access: Access, digest: str) -> Json:
-        """The image that was pulled, and no other: what a stream said is held against what is there."""
+    async def _take(self, request: DeployRequest, platform: str, access: Access) -> Json:
+        """The image that was pulled, held against what was asked for."""
         image = request.image
         try:
             if request.digest:
@@ -133,25 +128,21 @@ class Puller:
             raise pull_failed(image, "the pull has ended, and the image is not there", access) from exc
         known = [one.partition("@")[2] for one in pulled.get("RepoDigests") or ()]
         if request.digest and request.digest not in known:
-            hint = "check ImageDigest: it must be that of the pushed image"
             said = f"its digest is {', '.join(known)} and not {request.digest}"
-            raise PullFailed(str(image), PullFault.WRONG_DIGEST, said, access.source, hint)
-        # A digest of several platforms stays with the image of the one that was pulled first.
-        if known and digest and digest not in known:
-            raise pull_failed(image, "the pull has ended with another image under this tag", access)
+            hint = "check ImageDigest: it must be that of the pushed image"
+            raise PullFailed(
+                str(image), PullFault.WRONG_DIGEST, said, access.source, hint, pulled=pulled["Id"]
+            )
         if not fits(brought := platform_of_image(pulled), platform):
-            hint = "build the image for the platform that the container runs on"
             said = f"it is for {brought}, and the container for {platform}"
-            raise PullFailed(str(image), PullFault.PLATFORM, said, access.source, hint)
+            hint = "build the image for the platform that the container runs on"
+            raise PullFailed(str(image), PullFault.PLATFORM, said, access.source, hint, pulled=pulled["Id"])
         return pulled
 
     def _pause(self, state: RetryCallState) -> float:
-        """Seconds until the next try: what the registry asks for, else more and more."""
-        error = state.outcome.exception() if state.outcome else None
-        growing = wait_random_exponential(min=min(1, self._longest_wait), max=self._longest_wait)(state)
-        if isinstance(error, PullFailed) and error.fault is PullFault.THROTTLED:
-            return self._longest_wait if error.retry_after is None else max(growing, error.retry_after)
-        return float(growing)
+        """Seconds until the next try: more and more, and no less than the registry asks for."""
+        growing = wait_random_exponential(min=min(1, self._longest_wait), max=self._longest_wait)
+        return max(growing(state), _asked_pause(state))
 
 
 class _Pull:
@@ -159,7 +150,7 @@ class _Pull:
 
     def __init__(self, image: ImageRef, run: Callable[[Watch], Coroutine[Any, Any, Json]]) -> None:
         self._watches: list[Watch] = []
-        self._log = _Log(image)
+        self._log = ProgressLog(image)
         self._task = asyncio.create_task(run(self._tell), name="pull")
         self.is_over = False
 
@@ -180,24 +171,10 @@ class _Pull:
             watch(progress)
 
 
-class _Log:
-    """Progress for people: a line now and then, and at debug level whenever there is more to say."""
-
-    def __init__(self, image: ImageRef) -> None:
-        self._image = str(image)
-        self._told = Progress()
-        self._next = time.monotonic() + TELL_EVERY
-
-    def __call__(self, progress: Progress) -> None:
-        is_due = time.monotonic() >= self._next
-        has_moved = (progress.percent, progress.layers_done) != (self._told.percent, self._told.layers_done)
-        if not (is_due or has_moved):
-            return
-        say = log.info if is_due else log.debug
-        say("pulling", image=self._image, **vars(progress))
-        self._told = progress
-        if is_due:
-            self._next = time.monotonic() + TELL_EVERY
+def _asked_pause(state: RetryCallState) -> float:
+    """Seconds that the registry has asked to wait for."""
+    error = state.outcome.exception() if state.outcome else None
+    return (error.retry_after or 0.0) if isinstance(error, PullFailed) else 0.0
 
 
 def _unwatched(_: Progress) -> None:

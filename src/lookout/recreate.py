@@ -14,7 +14,7 @@ from lookout.layers import NOTHING, Layer
 from lookout.model import Json, Reference
 from lookout.names import name_of, policy_of
 from lookout.plan import Dropped, Plan
-from lookout.platforms import platform_of_container, platform_of_image
+from lookout.platforms import fits, platform_of_container, platform_of_image
 from lookout.surroundings import Surroundings
 
 __all__ = ["recreate"]
@@ -80,7 +80,7 @@ def recreate(
         new_name=names.new_name(name_of(container), container["Id"]),
         image=reference,
         image_id=new_image["Id"],
-        platform=platform_of_container(container) or platform_of_image(old_image),
+        platform=_platform(container, old_image, new_image, around),
         body=body,
         disconnect=attachment.disconnect,
         connect=attachment.connect,
@@ -100,6 +100,12 @@ def recreate(
             *layers.remarks(container, layer),
         ),
     )
+
+
+def _platform(container: Json, old_image: Json, new_image: Json, around: Surroundings) -> str:
+    """That of the new image, where the container is not for the one that the engine takes by itself."""
+    own = platform_of_container(container) or platform_of_image(old_image)
+    return "" if fits(own, around.platform) else platform_of_image(new_image) or own
 
 
 def _labels(container: Json, said: Json, reference: str, image_id: str) -> Json:

@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
+from lookout.aws import DENIED, NO_CREDENTIALS
 from lookout.errors import HandleGone, QueueDenied, QueueError, QueueRefused, QueueUnusable, WrongSettings
 from lookout.model import Message
 from lookout.settings import Settings
@@ -31,7 +24,6 @@ LONGEST_VISIBILITY = 43200  # seconds: SQS refuses to hide a message for longer 
 
 DEADLINE = 5.0  # seconds for any call but receive: less than a renewal has left
 
-DENIED = ("AccessDenied", "AccessDeniedException", "403", "KmsAccessDenied")
 _GONE = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidReceiptHandle")
 # What SQS says instead of those codes, as InvalidParameterValue, of handles that were good once.
 _GONE_TEXTS = ("for parameter receipthandle is invalid", "receipt handle has expired")
@@ -56,13 +48,6 @@ _UNUSABLE = (
     "IncompleteSignatureException",
     *DENIED,
 )
-NO_CREDENTIALS = (
-    NoCredentialsError,
-    PartialCredentialsError,
-    CredentialRetrievalError,
-    ProfileNotFound,
-)
-
 log = structlog.stdlib.get_logger(__name__)
 
 

@@ -15,6 +15,7 @@ class Surroundings:
     """The engine around one container, read at one moment."""
 
     host_name: str  # `Name` of GET /info
+    platform: str  # of the engine itself
     containers: Mapping[str, str]  # names without the leading slash, by id
     networks: frozenset[str]  # ids
     #: What each container has mounted: pairs of destination and source, by its id.

@@ -129,19 +129,22 @@ def repositories(image: Json) -> set[ImageName]:
 
 
 def why_left_alone(container: Json, own_id: str | None, require_label: bool) -> str:
-    """Why Lookout does not touch this container, to be read after its name; empty where it may."""
+    """Why Lookout does not touch this container now, to be read after its name; empty where it may."""
+    if is_leftover_name(name_of(container)) and container["Id"] != own_id:
+        return "is what an interrupted swap has left over"
+    if why := why_not_managed(container, own_id, require_label):
+        return why
+    return "is paused" if container["State"].get("Paused") else ""
+
+
+def why_not_managed(container: Json, own_id: str | None, require_label: bool) -> str:
+    """Why Lookout never touches this container as it is, in the same words."""
     labels = container["Config"].get("Labels") or {}
     if container["Id"] == own_id:
         return "is Lookout itself"
-    if is_leftover_name(name_of(container)):
-        return "is what an interrupted swap has left over"
     if any(label in labels for label in SWARM_LABELS):
         return "is a Swarm task"
-    if why := _not_enabled(labels.get(ENABLE), require_label):
-        return why
-    if container["State"].get("Paused"):
-        return "is paused"
-    return ""
+    return _not_enabled(labels.get(ENABLE), require_label)
 
 
 def _not_enabled(value: str | None, require_label: bool) -> str:

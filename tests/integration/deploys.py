@@ -17,6 +17,7 @@ from lookout.model import DeployRequest, ImageName, ImageRef, Json
 from lookout.mounts import sources
 from lookout.names import name_of
 from lookout.plan import Plan
+from lookout.planner import Planner
 from lookout.puller import Puller
 from lookout.ready import Monitor
 from lookout.recreate import recreate
@@ -37,20 +38,22 @@ def new_deployer(
     pull_timeout: float = 60,
     inactivity: float = 60,
     keep: int | None = None,
+    own_id: str | None = None,
+    require_label: bool = False,
     **changes: Any,
 ) -> Deployer:
     """A deployer with waits that are short enough for a test; without `keep` it removes no image."""
     defaults: dict[str, Any] = {
         "deploy_time": 5,
         "monitor": 0.5,
-        "own_id": None,
-        "require_label": False,
+        "own_id": own_id,
         "stopping": asyncio.Event(),
         "repair_every": 0.5,
         "cleaner": None if keep is None else Cleaner(engine, keep=keep),
     }
     puller = Puller(engine, keychain, timeout=pull_timeout, inactivity=inactivity, longest_wait=0.2)
-    return Deployer(engine, puller, **(defaults | changes))
+    planner = Planner(engine, own_id=own_id, require_label=require_label)
+    return Deployer(engine, planner, puller, **(defaults | changes))
 
 
 def leftovers(engine: PrivateEngine) -> list[str]:
@@ -92,6 +95,7 @@ async def clone(
     others = [await engine.container(other) for other in await engine.containers(every=True)]
     around = Surroundings(
         host_name=(await engine.info())["Name"],
+        platform=await engine.platform(),
         containers={other["Id"]: name_of(other) for other in others},
         networks=frozenset(await engine.networks()),
         mounts={other["Id"]: sources(other) for other in others},

@@ -10,6 +10,7 @@ import pytest
 from structlog.typing import EventDict
 
 from lookout.ecr import PERMISSION
+from lookout.ecr import Ecr as Tokens
 from lookout.keychain import Keychain
 from lookout.model import Outcome
 from testbed.ecr import Ecr
@@ -53,9 +54,7 @@ def shop(
 
 
 def new_keychain() -> Keychain:
-    from lookout.ecr import Ecr
-
-    return Keychain([Ecr()])
+    return Keychain([Tokens()])
 
 
 @pytest.mark.containerd
@@ -160,7 +159,7 @@ async def test_a_token_that_cannot_be_had_is_said(
 ) -> None:
     _, repository = shop
     aws(environment)
-    deployer = make_deployer(new_keychain(), pull_timeout=1)
+    deployer = make_deployer(new_keychain(), pull_timeout=3)
     report = await deployer.deploy(request_for(f"{repository}:2"))
     assert (report.outcome, report.transient) == (Outcome.FAILED, transient)
     assert hint in report.reason

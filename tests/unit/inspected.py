@@ -96,6 +96,7 @@ def endpoint(network_id: str = "", **changes: Any) -> Json:
 def around(**changes: Any) -> Surroundings:
     """An engine with one neighbour, whose network ids are those of `endpoint`."""
     known: Json = {
+        "platform": "linux/amd64",
         "host_name": "docker-host",
         "containers": {NEIGHBOUR: "neighbour"},
         "networks": frozenset({"11ff" * 16}),

@@ -14,6 +14,10 @@ from lookout.aws import EcrRegistry
             EcrRegistry("123456789012", "cn-north-1", False),
         ),
         ("123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", EcrRegistry("123456789012", "us-east-1", True)),
+        (
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com:5000",
+            EcrRegistry("123456789012", "eu-west-1", False),
+        ),
         ("123456789012.dkr-ecr.eu-west-1.on.aws", EcrRegistry("123456789012", "eu-west-1", False)),
         (
             "123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu",
@@ -35,7 +39,6 @@ def test_a_registry_of_ecr_is_known_by_its_host(host: str, registry: EcrRegistry
         "123456789012.dkr.ecr.cn-north-1.amazonaws.com",
         "evil.123456789012.dkr.ecr.eu-west-1.amazonaws.com",
         "123456789012.dkr.ecr.eu-west-1.evil.example",
-        "123456789012.dkr.ecr.eu-west-1.amazonaws.com:443",
         "12345.dkr.ecr.eu-west-1.amazonaws.com",
     ],
 )

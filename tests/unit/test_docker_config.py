@@ -182,6 +182,16 @@ async def test_a_helper_that_has_nothing_leaves_the_word_to_the_file(
     assert await config.find("quay.io") is None
 
 
+async def test_an_entry_that_is_broken_or_names_no_helper_does_not_count_where_another_does(
+    write: Write, helper: Callable[[str, str], None]
+) -> None:
+    helper("vault", PRINTS)
+    config = write(credsStore="vault", auths={"ghcr.io": {"auth": "?"}, "quay.io": {"auth": auth("ci:1")}})
+    assert shown(await config.find("ghcr.io")) == ("ci", "for ghcr.io")
+    config = write(credsStore="vault", credHelpers={"quay.io": ""}, auths={"quay.io": {"auth": auth("ci:1")}})
+    assert shown(await config.find("quay.io")) == ("ci", "1")
+
+
 async def test_a_helper_that_is_not_here_is_said_unless_the_file_has_them_too(write: Write) -> None:
     config = write(credsStore="desktop", auths={"ghcr.io": {}, "quay.io": {"auth": auth("ci:hunter2")}})
     with pytest.raises(
@@ -199,6 +209,7 @@ async def test_a_helper_that_is_not_here_is_said_unless_the_file_has_them_too(wr
         ("echo '[\"hunter2\"]'", "gave no sensible answer"),
         ('echo \'{"Username": "hunter2"}\'', "gave no sensible answer"),
         ("exec sleep 60", "did not answer in time"),
+        ("sleep 60; echo hunter2", "did not answer in time"),
     ],
 )
 async def test_what_a_bad_helper_says_is_never_shown(

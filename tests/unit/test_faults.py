@@ -69,6 +69,9 @@ SAID = [
     (f"{CONTAINERD}{HOST}/acme/api:2: not found", PullFault.NOT_FOUND),
     (f"unknown: {CONTAINERD}unexpected status from HEAD request: 401 Unauthorized", PullFault.CREDENTIALS),
     (f"{CONTAINERD}pull access denied, may require authorization", PullFault.CREDENTIALS),
+    ('Get "https://registry.test/v2/": x509: certificate signed by unknown authority', PullFault.UNTRUSTED),
+    ('Get "https://registry.test/v2/": http: server gave HTTP response to HTTPS client', PullFault.UNTRUSTED),
+    ("Cannot overwrite digest sha256:00", PullFault.PLATFORM),
     # public registries
     (
         "pull access denied for acme/api, repository does not exist or may require 'docker login'",

@@ -20,8 +20,8 @@ def target(name: str, image: str, reference: str | None, label: object = None) -
     return Target(one, Reference.parse(reference) if reference else None)
 
 
-def told(targets: list[Target], *stale: str, image: str = "new", now: float = 100.5) -> Json:
-    return {entry.id: (sorted(entry.tags), entry.at) for entry in history(targets, stale, image, now=now)}
+def told(targets: list[Target], *stale: str) -> Json:
+    return {entry.id: (sorted(entry.tags), entry.at) for entry in history(targets, stale, now=100.5)}
 
 
 def test_what_runs_now_comes_before_what_ran_before() -> None:
@@ -37,9 +37,11 @@ def test_several_containers_have_one_history() -> None:
     assert told(targets, "a", "b") == {"i2": (["2"], 100), "i1": (["1", "stable"], 100), "i0": (["0"], 60)}
 
 
-def test_what_runs_again_was_not_replaced() -> None:
-    targets = [target("api", "i2", "ghcr.io/acme/api:2", [["i1", ["1"], 50]])]
-    assert told(targets, "api", image="i1") == {"i2": (["2"], 100)}
+def test_what_runs_again_is_not_to_be_removed_but_its_old_tag_is_not_forgotten() -> None:
+    entries = history([target("api", "i1", "ghcr.io/acme/api:1", [["i0", ["0"], 50]])], ["api"], now=100)
+    again = target("api", "i1", "ghcr.io/acme/api:2", to_label(entries))
+    assert [entry.id for entry in noted([again])] == ["i0"]
+    assert told([again], "api") == {"i1": (["1", "2"], 100), "i0": (["0"], 50)}
 
 
 def test_who_stays_tells_only_what_is_noted_on_it() -> None:
@@ -60,20 +62,22 @@ def test_an_image_that_was_run_without_a_tag_has_none() -> None:
 
 def test_the_oldest_are_forgotten() -> None:
     many = [[f"i{at}", ["1"], at] for at in range(2 * MOST)]
-    entries = history([target("api", "i", None, many)], ["api"], "new", now=1000)
+    entries = history([target("api", "i", None, many)], ["api"], now=1000)
     assert len(entries) == MOST
     assert entries[-1].at == MOST + 1
 
 
 def test_a_label_can_be_read_again() -> None:
-    entries = history(
-        [target("api", "i2", "ghcr.io/acme/api:2", [["i1", ["1"], 50]])], ["api"], "new", now=100
-    )
+    entries = history([target("api", "i2", "ghcr.io/acme/api:2", [["i1", ["1"], 50]])], ["api"], now=100)
     assert noted([target("api", "new", None, to_label(entries))]) == entries
 
 
 @pytest.mark.parametrize(
-    "label", ["", "{", "7", "null", "[7]", '[["i"]]', '[["i", 7, 7]]', '[["i", [], "x"]]']
+    "label",
+    [
+        *("", "{", "7", "null", "[7]", '[["i"]]', '[["i", 7, 7]]', '[["i", [], "x"]]'),
+        *('[["i", [], Infinity]]', "[" * 9999),
+    ],
 )
 def test_a_label_that_somebody_has_changed_says_nothing(label: str) -> None:
     assert noted([target("api", "i", None, label)]) == []

@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from lookout.credentials import Credentials
-from lookout.errors import CredentialsMissing
+from lookout.errors import AccessFailed, CredentialsMissing, PullFault
 from lookout.keychain import Given, Keychain
 
 
@@ -13,16 +13,12 @@ class Book:
 
     def __init__(self, **written: str | Credentials) -> None:
         self.written = {name.replace("_", "."): what for name, what in written.items()}
-        self.refusals: list[str] = []
 
     async def find(self, registry: str) -> Credentials | None:
         found = self.written.get(registry)
         if isinstance(found, str):
             raise CredentialsMissing(found)
         return found
-
-    def refused(self, registry: str) -> None:
-        self.refusals.append(registry)
 
 
 ONE, OTHER = Credentials("one", "ci", "1"), Credentials("other", "ci", "2")
@@ -46,10 +42,17 @@ async def test_what_one_source_lacks_is_said_once_and_another_may_have_it() -> N
     assert [event["reason"] for event in logs] == ["the file is broken"]
 
 
-def test_every_source_hears_of_a_refusal() -> None:
-    books = [Book(), Book()]
-    Keychain(books).refused("A.io")
-    assert [book.refusals for book in books] == [["a.io"], ["a.io"]]
+class Closed:
+    """A source without which there is no way."""
+
+    async def find(self, registry: str) -> Credentials | None:
+        raise AccessFailed(PullFault.CREDENTIALS, "a token", f"denied for {registry}", "add a permission")
+
+
+async def test_where_there_is_no_way_what_others_lack_is_said_too() -> None:
+    with pytest.raises(AccessFailed) as caught:
+        await Keychain([Book(a_io="no helper"), Closed()]).access("a.io")
+    assert caught.value.hint == "add a permission; no helper"
 
 
 def given(*managed: str, server: str = "") -> Given:

@@ -2,7 +2,13 @@
 
 import pytest
 
-from lookout.platforms import as_json, fits, platform_of_container, platform_of_image
+from lookout.platforms import (
+    as_json,
+    fits,
+    platform_of_container,
+    platform_of_engine,
+    platform_of_image,
+)
 
 
 def test_a_platform_is_written_as_docker_does() -> None:
@@ -10,6 +16,11 @@ def test_a_platform_is_written_as_docker_does() -> None:
     assert platform_of_image({"Os": "linux", "Architecture": "arm", "Variant": "v7"}) == "linux/arm/v7"
     assert platform_of_image({"Os": "linux", "Architecture": ""}) == ""
     assert platform_of_image({}) == ""
+
+
+def test_an_architecture_has_one_name() -> None:
+    assert platform_of_image({"Os": "linux", "Architecture": "x86_64"}) == "linux/amd64"
+    assert platform_of_engine({"OSType": "linux", "Architecture": "aarch64"}) == "linux/arm64"
 
 
 def test_a_container_tells_its_own_where_its_image_is_for_several() -> None:
