@@ -37,7 +37,10 @@ class Packages:
     roots: tuple[Path, ...]
 
     def environment(self) -> dict[str, str]:
-        """The variables with which the unpacked programs find each other and their libraries."""
+        """The variables with which the unpacked programs find each other and their libraries.
+
+        Go's programs clear their memory up less often with them, and so cost less time to start.
+        """
         folders = ("usr/sbin", "usr/bin", "sbin", "bin")
         programs = [str(root / folder) for root in self.roots for folder in folders]
         libraries = [path for root in self.roots for path in sorted(root.glob("usr/lib/*-linux-gnu"))]
@@ -46,6 +49,7 @@ class Packages:
             "PATH": os.pathsep.join([*programs, "/usr/sbin", "/usr/bin", "/sbin", "/bin"]),
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
             "XTABLES_LIBDIR": os.pathsep.join(str(path / "xtables") for path in libraries),
+            "GOGC": "400",
         }
 
     def program(self, name: str) -> Path:

@@ -71,6 +71,16 @@ class Engine:
             raise DockerFailed(f"docker {' '.join(arguments)}: {result.stderr.decode().strip()}")
         return result.stdout.decode().strip()
 
+    def import_image(self, archive: bytes, reference: str, changes: Sequence[str]) -> str:
+        """Make an image of one layer, and of these Dockerfile lines; returns its id."""
+        flags = [f"--change={change}" for change in changes]
+        return self.docker("import", *flags, "-", reference, stdin=archive)
+
+    def push(self, reference: str) -> None:
+        """Push a tag, or all of them where `reference` has none, to a registry that is open to all."""
+        everything = [] if _parts(reference)[1] else ["--all-tags"]
+        self.docker("push", *everything, reference)
+
     def at(self, docker_host: str) -> "Engine":
         """The same command line, for an engine that is reached in another way."""
         return Engine(docker_host, self._program, self._environment)
@@ -87,6 +97,21 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def _parts(reference: str) -> tuple[str, str]:
+    """The repository of a reference, and its tag, if it has one."""
+    host, slash, path = reference.rpartition("/")
+    name, _, tag = path.partition(":")
+    return f"{host}{slash}{name}", tag
+
+
+def _last(said: bytes) -> dict[str, Any]:
+    """The last message of an answer that tells how something goes on; raises if it has gone wrong."""
+    message = dict(json.loads(said.splitlines()[-1]))
+    if "error" in message:
+        raise DockerFailed(message["error"])
+    return message
 
 
 class PrivateEngine(Engine):
@@ -178,18 +203,36 @@ class PrivateEngine(Engine):
         """Remove the engine and all that it holds, at once."""
         self.sandbox.down()
 
-    def get(self, path: str, **query: str) -> bytes:
-        """What its API answers, in the newest version that it has; raises DockerFailed.
+    # The API, in the newest version that the engine has. A call costs a small part of what the command
+    # line does, and what fails raises DockerFailed just so.
 
-        That costs a small part of what the command line does.
-        """
-        with contextlib.closing(_Connection(self.socket)) as connection:
-            connection.request("GET", f"{path}?{urlencode(query)}")
-            answer = connection.getresponse()
-            said = answer.read()
-        if answer.status != HTTPStatus.OK:
-            raise DockerFailed(f"GET {path}: {said.decode().strip()}")
-        return said
+    def get(self, path: str, **query: str) -> bytes:
+        """What the API answers."""
+        return self._call("GET", path, query)
+
+    def delete(self, path: str, **query: str) -> None:
+        """Let the API remove something."""
+        self._call("DELETE", path, query)
+
+    def import_image(self, archive: bytes, reference: str, changes: Sequence[str]) -> str:
+        repository, tag = _parts(reference)
+        query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
+        return str(_last(self._call("POST", "/images/create", query, archive))["status"])
+
+    def push(self, reference: str) -> None:
+        repository, tag = _parts(reference)
+        nobody = {"X-Registry-Auth": "e30="}  # an empty object
+        _last(self._call("POST", f"/images/{repository}/push", {"tag": tag}, headers=nobody))
+
+    def tag(self, image: str, reference: str) -> None:
+        """Give an image one more reference."""
+        repository, tag = _parts(reference)
+        self._call("POST", f"/images/{image}/tag", {"repo": repository, "tag": tag})
+
+    def remove(self, *containers: str) -> None:
+        """Remove containers, running or not, with their anonymous volumes."""
+        for container in containers:
+            self.delete(f"/containers/{container}", force="1", v="1")
 
     def inspected(self, container: str) -> dict[str, Any]:
         """A container, by its id, or its name as people or the engine write it."""
@@ -199,6 +242,21 @@ class PrivateEngine(Engine):
         """All containers, also those that do not run, that fit these filters: `name`, `label` and so on."""
         chosen = json.dumps({key: [value] for key, value in filters.items()})
         return list(json.loads(self.get("/containers/json", all="1", filters=chosen)))
+
+    def inside(self, container: str, *command: str) -> str:
+        """Run a command as root among the processes of a running container; its output, stripped.
+
+        It sees what they see: their files, network, processes and folder. `docker exec` would start
+        several processes more for it. Raises DockerFailed.
+        """
+        state = self.inspected(container)["State"]
+        if not state["Running"]:
+            raise DockerFailed(f"{container} does not run: it is {state['Status']}")
+        enter = ("nsenter", f"--target={state['Pid']}", "--all", "--root", "--wd")
+        try:
+            return self.sandbox.run([*enter, *command], env={"PATH": os.defpath}).strip()
+        except RuntimeError as exc:
+            raise DockerFailed(str(exc)) from exc
 
     def answers(self) -> bool:
         """Whether the engine answers now."""
@@ -212,6 +270,26 @@ class PrivateEngine(Engine):
     def log(self) -> str:
         """What the engine has logged so far."""
         return self._log.read_text(errors="replace")
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | Sequence[str]],
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        with contextlib.closing(_Connection(self.socket)) as connection:
+            # An engine that refuses may do so before it has read all of the body.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(
+                    method, f"{path}?{urlencode(query, doseq=True)}", body, dict(headers or {})
+                )
+            answer = connection.getresponse()
+            said = answer.read()
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise DockerFailed(f"{method} {path}: {said.decode().strip()}")
+        return said
 
     @property
     def _log(self) -> Path:

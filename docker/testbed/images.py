@@ -58,8 +58,8 @@ def make_image(
         changes = ['CMD ["/app"]', *changes]
     # Older engines know these two only when they build.
     late = [change for change in changes if change.startswith(("STOPSIGNAL", "SHELL"))]
-    flags = [f"--change={change}" for change in changes if change not in late]
-    image = engine.docker("import", *flags, "-", reference, stdin=_archive(files))
+    early = [change for change in changes if change not in late]
+    image = engine.import_image(_archive(files), reference, early)
     if late:
         dockerfile = "\n".join([f"FROM {reference}", *late])
         image = engine.docker("build", "--quiet", f"--tag={reference}", "-", stdin=dockerfile.encode())
@@ -68,6 +68,9 @@ def make_image(
 
 def push(engine: Engine, reference: str, user: str = "", password: str = "") -> None:
     """Push an image to the registry that its reference names."""
+    if not user:
+        engine.push(reference)
+        return
     _docker(engine, "push", reference, _basic(user, password))
 
 

@@ -275,9 +275,7 @@ def make_container(engine: PrivateEngine) -> Iterator[MakeContainer]:
         return name
 
     yield make
-    made = [container["Id"] for container in engine.listed(label=f"lookout.test={run}")]
-    if made:
-        engine.docker("rm", "--force", "--volumes", *made)
+    engine.remove(*(container["Id"] for container in engine.listed(label=f"lookout.test={run}")))
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ class Judge:
             yield f"its addresses are {after}, and were {before}"
         try:
             if part.parent:
-                if "eth0" not in self._docker("exec", new["Id"], "ls", "/sys/class/net").split():
+                if "eth0" not in self._engine.inside(new["Id"], "ls", "/sys/class/net").split():
                     yield "it has no eth0"
                 answer = served(self._engine, new["Id"], "http://127.0.0.1:8080/", SERVES_WITHIN)
             else:
@@ -117,7 +117,7 @@ class Judge:
                 yield f"{answer!r} answers rather than {tag!r}"
         for folder in FOLDERS:
             try:
-                content = self._docker("exec", new["Id"], "cat", f"{folder}/{FILE}")
+                content = self._engine.inside(new["Id"], "cat", f"{folder}/{FILE}")
             except DockerFailed as exc:
                 content = str(exc)
             if content != CONTENT:
@@ -138,9 +138,6 @@ class Judge:
             return self._engine.inspected(container)
         except DockerFailed:
             return None  # gone since it was listed
-
-    def _docker(self, *arguments: str) -> str:
-        return self._engine.docker(*arguments)
 
 
 def ends(events: Sequence[Mapping[str, Any]], message: str) -> list[Mapping[str, Any]]:

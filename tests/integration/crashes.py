@@ -17,7 +17,7 @@ from tests.integration.crash_judge import CONTENT, FILE, FOLDERS, Judge, complai
 from tests.integration.crash_points import Lines, Point
 from tests.integration.crash_scenarios import NEW, OLD, Part, Scenario
 from tests.integration.running import Event, RunningLookout
-from tests.integration.watching import state
+from tests.integration.watching import state, volumes
 
 SUBNET, ADDRESS = "10.97.31.0/24", "10.97.31.{number}"
 
@@ -61,7 +61,7 @@ class Ground:
         engine.docker("network", "create", f"--subnet={SUBNET}", self.network)
 
     def close(self) -> None:
-        self.engine.docker("network", "rm", self.network)
+        self.engine.delete(f"/networks/{self.network}")
 
     @contextmanager
     def play(self) -> Iterator["Play"]:
@@ -150,18 +150,16 @@ class Play:
             options += [f"--network-alias=shop-{part.suffix}", f"--publish={part.port}:8080"]
         engine.docker("run", "-d", f"--name={name}", *options, image)
         fill = "; ".join(f"echo {CONTENT} > {folder}/{FILE}" for folder in FOLDERS)
-        engine.docker("exec", name, "sh", "-c", fill)
+        engine.inside(name, "sh", "-c", fill)
 
     def tear_down(self) -> None:
         for lookout in self.lookouts:
             lookout.__exit__()
         listed = [*self._engine.listed(label=self.label), *self._engine.listed(name=self.ground.prefix)]
-        made = {container["Id"] for container in listed}
-        if made:
-            self._engine.docker("rm", "--force", "--volumes", *made)
+        self._engine.remove(*{container["Id"] for container in listed})
         # None but this play's: where there is no container, no volume is anybody's.
-        if left := self._engine.docker("volume", "ls", "--quiet").split():
-            self._engine.docker("volume", "rm", *left)
+        for volume in volumes(self._engine):
+            self._engine.delete(f"/volumes/{volume}")
 
     @property
     def runs(self) -> list[list[Event]]:

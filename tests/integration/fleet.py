@@ -52,8 +52,7 @@ class Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if made := self._containers():
-            self._engine.docker("rm", "--force", "--volumes", *made)
+        self._engine.remove(*self._containers())
 
     def runs(self) -> dict[str, Runs]:
         """What the container of each repository runs; those of another name, by that."""
@@ -77,9 +76,9 @@ class Fleet:
             [*pool.map(make, self.repositories)]
 
     def _make(self, repository: str) -> None:
-        docker = self._engine.docker
         for tag in (OLD, *self.tags):
-            docker("tag", self.images[tag], f"{repository}:{tag}")
-        docker("push", "--all-tags", repository)
+            self._engine.tag(self.images[tag], f"{repository}:{tag}")
+        self._engine.push(repository)
         name, label = self._names[repository], f"--label=lookout.test={self._run}"
-        docker("run", "-d", f"--name={name}", label, "--network=none", f"{repository}:{OLD}")
+        run = ("run", "-d", f"--name={name}", label, "--network=none")
+        self._engine.docker(*run, f"{repository}:{OLD}")

@@ -15,6 +15,7 @@ from lookout.names import PREFIX
 from testbed.engine import PrivateEngine
 from testbed.images import make_image
 from tests.integration.deploys import Clone, clone
+from tests.integration.watching import volumes
 
 SECOND = 10**9  # nanoseconds
 
@@ -126,14 +127,14 @@ class Bench:
 
     def volumes(self) -> set[str]:
         """Names of all volumes that the engine has."""
-        return set(self.engine.docker("volume", "ls", "--quiet").split())
+        return volumes(self.engine)
 
     async def close(self) -> None:
         removals = [self.connection.remove(made, volumes=True, force=True) for made in self._containers]
         problems = await asyncio.gather(*removals, return_exceptions=True)
-        for kind, made in (("network", self._networks), ("volume", self._volumes)):
-            if made:
-                self.engine.docker(kind, "rm", *made)
+        for kind, made in (("networks", self._networks), ("volumes", self._volumes)):
+            for name in made:
+                self.engine.delete(f"/{kind}/{name}")
         for problem in problems:
             if problem and not isinstance(problem, NotFound):
                 raise problem

@@ -30,7 +30,7 @@ WAITS = "HEALTHCHECK --interval=200ms --timeout=9s --retries=9999 CMD test -e /g
 
 
 def let_go(engine: PrivateEngine, container: str) -> None:
-    engine.docker("exec", container, "touch", "/go")
+    engine.inside(container, "touch", "/go")
 
 
 class Service:

@@ -112,10 +112,10 @@ class Stack:
     def read(self, container: str, path: str) -> str:
         """A file in a container: its content, mode and owner. Root reads it: not all are for all."""
         script = f"cat {path}; stat -c '%a %u:%g' {path}"
-        return self.engine.docker("exec", "--user=0", container, "sh", "-c", script)
+        return self.engine.inside(container, "sh", "-c", script)
 
     def inside(self, container: str, *command: str) -> str:
-        return self.engine.docker("exec", container, *command)
+        return self.engine.inside(container, *command)
 
 
 MakeStack = Callable[[str], Stack]

@@ -70,13 +70,13 @@ def tool_image(engine: PrivateEngine) -> str:
 def write(engine: PrivateEngine, container: str, *folders: str) -> None:
     """A file into each of these folders, which says where it was written."""
     script = 'for folder in "$@"; do echo "$folder" > "$folder/file" || exit 1; done'
-    engine.docker("exec", container, "sh", "-ec", script, "sh", *folders)
+    engine.inside(container, "sh", "-ec", script, "sh", *folders)
 
 
 def read(engine: PrivateEngine, container: str, *folders: str) -> list[str]:
     """What those files say now; nothing where there is none."""
     script = 'for folder in "$@"; do cat "$folder/file" || echo lost; done'
-    return engine.docker("exec", container, "sh", "-c", script, "sh", *folders).split()
+    return engine.inside(container, "sh", "-c", script, "sh", *folders).split()
 
 
 def names(container: Json) -> dict[str, str]:
@@ -199,7 +199,7 @@ async def test_case_28_files_in_every_kind_of_volume_are_there_after_a_deploy_an
         with pytest.raises(DockerFailed, match="Read-only"):
             write(engine, name, READ_ONLY)
         with pytest.raises(DockerFailed):
-            engine.docker("exec", name, "ls", "/scratch/file")
+            engine.inside(name, "ls", "/scratch/file")
 
     engine.docker("rm", "--force", "--volumes", everything.source)
     engine.docker("restart", name)
@@ -267,12 +267,12 @@ async def test_a_volume_that_is_empty_is_not_filled_by_an_image_that_is_no_good(
         app_image("1", changes=["VOLUME /data"]), "api", "--volume=/anon", "--mount=type=volume,dst=/mounted"
     )
     places = ("/data", "/anon", "/mounted")
-    engine.docker("exec", name, "chown", "1000:1000", *places)
+    engine.inside(name, "chown", "1000:1000", *places)
     files = {f"{place}/of-the-image": b"new" for place in places}
     bad = app_image("bad", files=files, changes=['CMD ["false"]', "VOLUME /data"])
     assert (await deploy(bad)).outcome is Outcome.ROLLED_BACK
-    assert engine.docker("exec", name, "stat", "-c", "%u:%g", *places).split() == ["1000:1000"] * 3
-    assert not [file for place in places for file in engine.docker("exec", name, "ls", place).split()]
+    assert engine.inside(name, "stat", "-c", "%u:%g", *places).split() == ["1000:1000"] * 3
+    assert not [file for place in places for file in engine.inside(name, "ls", place).split()]
 
 
 async def test_a_volume_in_memory_is_as_empty_after_a_deploy_as_after_a_restart_and_comes_along(
@@ -300,7 +300,7 @@ async def test_a_volume_in_memory_is_as_empty_after_a_deploy_as_after_a_restart_
 
     assert read(engine, name, "/lone", "/shared") == ["lost", "/shared"]
     assert names(inspect(name)) == before
-    assert "size=1024k" in engine.docker("exec", name, "mount")
+    assert "size=1024k" in engine.inside(name, "mount")
 
 
 # Volumes of another container
@@ -420,7 +420,7 @@ async def test_case_50_a_secret_that_was_put_by_archive_is_present_in_the_new_co
     engine.docker("cp", "-", f"{name}:/", stdin=archive("/run/secrets/token", b"hunter2"))
     engine.docker("cp", "-", f"{name}:/", stdin=archive("/run/secrets/deep/key", b"hunter3"))
     engine.docker("cp", "-", f"{name}:/", stdin=archive("/app.conf", b"inline"))
-    engine.docker("exec", name, "touch", "/of-the-old-layer")
+    engine.inside(name, "touch", "/of-the-old-layer")
     files = ("/run/secrets/token", "/run/secrets/deep/key")
     script = f"#!/bin/sh\nstat -c '%a %u:%g' {' '.join(files)} > /seen && exec /app\n".encode()
     for tag in ("2", "3"):
@@ -428,10 +428,10 @@ async def test_case_50_a_secret_that_was_put_by_archive_is_present_in_the_new_co
         image = app_image(tag, files={"/first": script}, changes=['CMD ["/first"]'])
         assert (await deploy(image)).outcome is Outcome.DEPLOYED
         assert inspect(name)["Id"] != old
-        assert engine.docker("exec", name, "cat", "/seen").splitlines() == ["440 1000:1000"] * 2
-        assert engine.docker("exec", name, "cat", *files) == "hunter2hunter3"
+        assert engine.inside(name, "cat", "/seen").splitlines() == ["440 1000:1000"] * 2
+        assert engine.inside(name, "cat", *files) == "hunter2hunter3"
         with pytest.raises(DockerFailed):
-            engine.docker("exec", name, "ls", "/of-the-old-layer")
+            engine.inside(name, "ls", "/of-the-old-layer")
     assert "/app.conf is not copied; if it is an inline config" in remarks(logs)
     assert "hunter" not in str(logs)
 
@@ -442,4 +442,4 @@ async def test_case_50_a_secret_is_there_again_after_a_rollback(
     name = make_container(app_image("1"), "api")
     engine.docker("cp", "-", f"{name}:/", stdin=archive("/run/secrets/token", b"hunter2"))
     assert (await deploy(app_image("2", changes=['CMD ["false"]']))).outcome is Outcome.ROLLED_BACK
-    assert engine.docker("exec", name, "cat", "/run/secrets/token") == "hunter2"
+    assert engine.inside(name, "cat", "/run/secrets/token") == "hunter2"

@@ -55,11 +55,11 @@ def make_network(engine: PrivateEngine) -> Iterator[Callable[[], str]]:
 
 def namespace(engine: PrivateEngine, container: str, kind: str) -> str:
     """Which namespace its processes are in: two containers that share it say the same."""
-    return engine.docker("exec", container, "ls", "-l", f"/proc/self/ns/{kind}").rpartition(" ")[2]
+    return engine.inside(container, "ls", "-l", f"/proc/self/ns/{kind}").rpartition(" ")[2]
 
 
 def has_eth0(engine: PrivateEngine, container: str) -> bool:
-    return "eth0" in engine.docker("exec", container, "ls", "/sys/class/net").split()
+    return "eth0" in engine.inside(container, "ls", "/sys/class/net").split()
 
 
 def is_back(before: Json, after: Json) -> bool:
@@ -110,7 +110,7 @@ async def test_case_37_when_the_target_of_a_link_is_replaced_the_linked_containe
             "--publish=18095:8080",
         ),
     )
-    engine.docker("exec", web, "sh", "-c", "echo kept > /data/file")
+    engine.inside(web, "sh", "-c", "echo kept > /data/file")
     assert served(engine, web, "http://db:8080/") == "1"
 
     olds = [inspect(name) for name in (db, web)]
@@ -122,7 +122,7 @@ async def test_case_37_when_the_target_of_a_link_is_replaced_the_linked_containe
     assert all(new["State"]["Running"] for new in news)
     assert not any(exists(engine, old["Id"]) for old in olds)
     assert served(engine, web, "http://db:8080/") == "2"
-    assert engine.docker("exec", web, "cat", "/data/file") == "kept"
+    assert engine.inside(web, "cat", "/data/file") == "kept"
     assert news[1]["HostConfig"]["Links"] == [f"/{db}:/{web}/db"]
     assert (news[1]["Image"], news[1]["Config"]["Image"]) == (olds[1]["Image"], tool_image)
     assert "LEVEL=mine" in news[1]["Config"]["Env"]
@@ -204,14 +204,14 @@ async def test_links_on_a_network_of_ones_own_and_shared_volumes_are_no_reason_t
     db = make_container(app_image("1"), "db", f"--network={network}", "--volume=/data")
     linked = make_container(tool_image, "linked", f"--network={network}", f"--link={db}:db")
     sharing = make_container(tool_image, "sharing", f"--volumes-from={db}")
-    engine.docker("exec", db, "sh", "-c", "echo kept > /data/file")
+    engine.inside(db, "sh", "-c", "echo kept > /data/file")
     before = [inspect(name) for name in (linked, sharing)]
     report = await deploy(app_image("2"))
     assert (report.outcome, report.containers) == (Outcome.DEPLOYED, (db,))
     for old in before:
         assert (inspect(old["Name"])["Id"], inspect(old["Name"])["State"]) == (old["Id"], old["State"])
     assert served(engine, linked, "http://db:8080/") == "2"
-    assert engine.docker("exec", sharing, "cat", "/data/file") == "kept"
+    assert engine.inside(sharing, "cat", "/data/file") == "kept"
 
 
 # Shared networks
@@ -232,7 +232,7 @@ async def test_case_38_containers_on_the_network_of_a_replaced_one_have_that_of_
     shared = f"--network=container:{vpn}"
     first = make_container(tool_image, "a", shared, "--env=PORT=8081", "--volume=/data")
     second = make_container(tool_image, "z", shared, "--env=PORT=8082", "--restart=unless-stopped")
-    engine.docker("exec", first, "sh", "-c", "echo kept > /data/file")
+    engine.inside(first, "sh", "-c", "echo kept > /data/file")
     dependents = (first, second)
 
     for tag in ("2", "3"):
@@ -251,7 +251,7 @@ async def test_case_38_containers_on_the_network_of_a_replaced_one_have_that_of_
             assert has_eth0(engine, name)
             assert namespace(engine, name, "net") == namespace(engine, vpn, "net")
             assert served(engine, name, "http://127.0.0.1:8080/") == tag
-        assert engine.docker("exec", first, "cat", "/data/file") == "kept"
+        assert engine.inside(first, "cat", "/data/file") == "kept"
         assert [served(engine, vpn, f"http://127.0.0.1:{port}/") for port in (8081, 8082)] == ["1", "1"]
         assert not any(exists(engine, old["Id"]) for old in olds)
         assert not leftovers(engine)
@@ -272,7 +272,7 @@ async def test_case_38_after_a_rollback_the_dependents_have_their_network_again(
     shared = f"--network=container:{vpn}"
     first = make_container(tool_image, "a", shared, "--env=PORT=8081", "--volume=/data", "--restart=always")
     second = make_container(tool_image, "z", shared, "--env=PORT=8082", "--restart=on-failure:3")
-    engine.docker("exec", first, "sh", "-c", "echo kept > /data/file; echo layer > /own")
+    engine.inside(first, "sh", "-c", "echo kept > /data/file; echo layer > /own")
     olds = [inspect(name) for name in (vpn, first, second)]
 
     report = await deploy(app_image("2", changes=[f'CMD ["{command}"]']))
@@ -285,7 +285,7 @@ async def test_case_38_after_a_rollback_the_dependents_have_their_network_again(
         assert namespace(engine, name, "net") == namespace(engine, vpn, "net")
     assert served(engine, first, "http://127.0.0.1:8080/") == "1"
     assert served(engine, second, "http://127.0.0.1:8080/") == "1"
-    assert engine.docker("exec", first, "cat", "/data/file", "/own").split() == ["kept", "layer"]
+    assert engine.inside(first, "cat", "/data/file", "/own").split() == ["kept", "layer"]
     assert not leftovers(engine)
 
 
@@ -413,15 +413,15 @@ async def test_a_dependent_that_has_volumes_of_its_target_too_keeps_them_and_the
     main = make_container(app_image("1", changes=["VOLUME /data"]), "main")
     options = (f"--network=container:{main}", f"--volumes-from={main}:ro", "--env=PORT=8081")
     child = make_container(tool_image, "child", *options)
-    engine.docker("exec", main, "sh", "-c", "echo kept > /data/file")
+    engine.inside(main, "sh", "-c", "echo kept > /data/file")
     two = ["VOLUME /data", "VOLUME /newvol"]
     try:
         assert (await deploy(app_image("2", changes=two))).containers == (main, child)
-        engine.docker("exec", main, "sh", "-c", "echo new > /newvol/file")
-        assert engine.docker("exec", child, "cat", "/data/file") == "kept"
+        engine.inside(main, "sh", "-c", "echo new > /newvol/file")
+        assert engine.inside(child, "cat", "/data/file") == "kept"
         assert (await deploy(app_image("3", changes=two))).containers == (main, child)
         assert (await deploy(app_image("4", changes=[*two, *BAD]))).outcome is Outcome.ROLLED_BACK
-        assert engine.docker("exec", child, "cat", "/data/file", "/newvol/file").split() == ["kept", "new"]
+        assert engine.inside(child, "cat", "/data/file", "/newvol/file").split() == ["kept", "new"]
         assert {mount["RW"] for mount in inspect(child)["Mounts"]} == {False}
         assert inspect(child)["HostConfig"]["VolumesFrom"] == [f"{main}:ro"]
         assert inspect(child)["HostConfig"]["NetworkMode"] == f"container:{inspect(main)['Id']}"
@@ -632,7 +632,7 @@ async def test_stopped_dependents_are_recreated_and_not_started_and_can_be(
     vpn = make_container(app_image("1"), "vpn")
     shared = f"--network=container:{vpn}"
     exited = make_container(tool_image, "exited", shared, "--env=PORT=8081", "--volume=/data")
-    engine.docker("exec", exited, "sh", "-c", "echo kept > /data/file")
+    engine.inside(exited, "sh", "-c", "echo kept > /data/file")
     engine.docker("stop", exited)
     created = f"{vpn}-created"
     label = inspect(vpn)["Config"]["Labels"]["lookout.test"]
@@ -661,7 +661,7 @@ async def test_stopped_dependents_are_recreated_and_not_started_and_can_be(
         assert not exists(engine, old["Id"])
     engine.docker("start", exited)
     assert has_eth0(engine, exited)
-    assert engine.docker("exec", exited, "cat", "/data/file") == "kept"
+    assert engine.inside(exited, "cat", "/data/file") == "kept"
     assert not leftovers(engine)
 
 

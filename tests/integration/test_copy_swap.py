@@ -161,7 +161,7 @@ async def test_case_22_three_networks_come_along_with_addresses_aliases_and_link
         assert served(engine, name, "http://store:8080/") == "1"
         for alias in ("shop", "till"):
             assert served(engine, peer, f"http://{alias}:8080/") == tag
-        at_start = engine.docker("exec", name, "cat", "/addresses")
+        at_start = engine.inside(name, "cat", "/addresses")
         assert all(endpoint["IPAddress"] in at_start for endpoint in endpoints.values())
 
 
@@ -170,7 +170,7 @@ def api_version(engine: PrivateEngine) -> tuple[int, ...]:
 
 
 def macs_in(engine: PrivateEngine, name: str) -> set[str]:
-    return set(engine.docker("exec", name, "sh", "-c", "cat /sys/class/net/eth*/address").split())
+    return set(engine.inside(name, "sh", "-c", "cat /sys/class/net/eth*/address").split())
 
 
 @pytest.mark.newest
@@ -323,7 +323,7 @@ async def test_case_42_a_bad_image_ends_with_the_old_container_as_it_was(
         *(f"--network={network}", "--ip=10.98.4.7", "--network-alias=shop"),
     )
     engine.docker("network", "connect", second, name)
-    engine.docker("exec", name, "sh", "-c", "echo kept > /data/file; echo layer > /own")
+    engine.inside(name, "sh", "-c", "echo kept > /data/file; echo layer > /own")
     old = inspect(name)
 
     report = await deploy(bad)
@@ -344,7 +344,7 @@ async def test_case_42_a_bad_image_ends_with_the_old_container_as_it_was(
     assert networks_of(back)[network]["IPAddress"] == "10.98.4.7"
     assert networks_of(back)[network]["Aliases"] == networks_of(old)[network]["Aliases"]
     assert back["NetworkSettings"]["Ports"] == old["NetworkSettings"]["Ports"]
-    assert engine.docker("exec", name, "cat", "/data/file", "/own").split() == ["kept", "layer"]
+    assert engine.inside(name, "cat", "/data/file", "/own").split() == ["kept", "layer"]
     assert page(engine, "http://127.0.0.1:18094/") == "1"
     assert served(engine, peer, "http://shop:8080/") == "1"
     assert not leftovers(engine)
@@ -641,11 +641,10 @@ async def test_case_51_a_stop_takes_as_long_as_the_container_says_and_no_call_ti
     assert report.outcome is Outcome.DEPLOYED
     assert not said(logs, "the engine is away"), "a call has timed out"
     told, alive = (
-        list(map(int, engine.docker("exec", name, "cat", f"/data/{what}").split()))
-        for what in ("usr1", "alive")
+        list(map(int, engine.inside(name, "cat", f"/data/{what}").split())) for what in ("usr1", "alive")
     )
     assert len(told) == 1, "it was asked once, by its own signal"
-    assert "term" not in engine.docker("exec", name, "ls", "/data").split()
+    assert "term" not in engine.inside(name, "ls", "/data").split()
     assert alive[0] - told[0] >= STOP_TIMEOUT - 1
     new = inspect(name)
     assert new["Id"] != old

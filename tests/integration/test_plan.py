@@ -288,7 +288,7 @@ async def test_the_steps_of_a_plan_are_what_the_engine_is_asked_for(
     network = engine.docker("network", "create", f"lookout-test-{os.urandom(4).hex()}")
     vpn = make_container(one, "vpn", "--restart=always")
     engine.docker("network", "connect", network, vpn)
-    engine.docker("exec", vpn, "sh", "-c", "mkdir -p /run/secrets && echo hunter2 > /run/secrets/token")
+    engine.inside(vpn, "sh", "-c", "mkdir -p /run/secrets && echo hunter2 > /run/secrets/token")
     engine.docker("tag", one, "lookout-test/own:1")
     child = make_container("lookout-test/own:1", "child", f"--network=container:{vpn}", "--env=PORT=8090")
     make_container("lookout-test/own:1", "web", f"--link={vpn}:vpn")

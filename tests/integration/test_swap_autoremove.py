@@ -23,7 +23,7 @@ WITH_DATA = ("VOLUME /data",)
 
 
 def write(engine: PrivateEngine, container: str) -> None:
-    engine.docker("exec", container, "sh", "-c", "echo kept > /data/file; echo own > /own")
+    engine.inside(container, "sh", "-c", "echo kept > /data/file; echo own > /own")
 
 
 async def test_case_45_a_good_image_takes_over_with_the_data_and_the_option(
@@ -41,7 +41,7 @@ async def test_case_45_a_good_image_takes_over_with_the_data_and_the_option(
     new = inspect(name)
     assert (new["State"]["Running"], new["HostConfig"]["AutoRemove"]) == (True, True)
     assert page(engine, "http://127.0.0.1:18101/") == "2"
-    assert engine.docker("exec", name, "cat", "/data/file") == "kept"
+    assert engine.inside(name, "cat", "/data/file") == "kept"
     assert new["Mounts"][0]["Name"] == old["Mounts"][0]["Name"]
     assert volumes(engine) == before
     assert not leftovers(engine)
@@ -81,13 +81,13 @@ async def test_case_45_a_bad_image_leaves_a_container_like_the_old_one(
     assert back["HostConfig"] == old["HostConfig"] | {"Binds": back["HostConfig"]["Binds"]}
     assert back["Config"]["Env"] == old["Config"]["Env"]
     assert page(engine, "http://127.0.0.1:18102/") == "1"
-    assert engine.docker("exec", name, "cat", "/data/file") == "kept"
+    assert engine.inside(name, "cat", "/data/file") == "kept"
     assert volumes(engine) == before
     assert not leftovers(engine)
 
     again = await deploy(app_image("3", changes=[*WITH_DATA]))
     assert again.outcome is Outcome.DEPLOYED, "what came back is found by the same name"
-    assert engine.docker("exec", name, "cat", "/data/file") == "kept"
+    assert engine.inside(name, "cat", "/data/file") == "kept"
     assert not leftovers(engine)
 
 

@@ -65,7 +65,7 @@ async def test_an_old_container_whose_stop_is_cancelled_has_a_moment_left_to_end
     await cancelled(deploy)
     ends = [event["Actor"] for event in watch.events("container") if event["Action"] == "die"]
     assert [(end["ID"], end["Attributes"]["exitCode"]) for end in ends] == [(old["Id"], "0")]
-    engine.docker("exec", name, "test", "-e", "/data/saved")
+    engine.inside(name, "test", "-e", "/data/saved")
     assert_back(old, inspect(name))
     assert not leftovers(engine)
 

@@ -213,7 +213,7 @@ async def test_what_an_older_engine_created_is_deployed_after_its_upgrade(
     old = {suffix: inspect(named(suffix)) for suffix in CONTAINERS}
     for suffix, container in old.items():
         for folder in writable(container):
-            engine.docker("exec", named(suffix), "sh", "-c", f"echo kept > {folder}/{suffix}")
+            engine.inside(named(suffix), "sh", "-c", f"echo kept > {folder}/{suffix}")
 
     engine.stop()
     engine.start(NEWEST.suite)
@@ -233,7 +233,7 @@ async def test_what_an_older_engine_created_is_deployed_after_its_upgrade(
     for suffix, container in new.items():
         assert "COLOUR=blue" in container["Config"]["Env"], suffix
         for folder in writable(container):
-            assert engine.docker("exec", named(suffix), "cat", f"{folder}/{suffix}") == "kept"
+            assert engine.inside(named(suffix), "cat", f"{folder}/{suffix}") == "kept"
     assert not leftovers(engine)
 
     addresses = new["networks"]["NetworkSettings"]["Networks"]

@@ -54,7 +54,7 @@ def page(engine: PrivateEngine, url: str, within: float = 10) -> str:
 
 def served(engine: PrivateEngine, container: str, url: str, within: float = 10) -> str:
     """What answers at `url`, seen from inside of the container, as soon as something does."""
-    return _patiently(lambda: engine.docker("exec", container, "wget", "-q", "-O-", url), within)
+    return _patiently(lambda: engine.inside(container, "wget", "-q", "-O-", url), within)
 
 
 def _patiently(look: Callable[[], str], within: float) -> str:
