@@ -229,10 +229,10 @@ class PrivateEngine(Engine):
         repository, tag = _parts(reference)
         self._call("POST", f"/images/{image}/tag", {"repo": repository, "tag": tag})
 
-    def remove(self, *containers: str) -> None:
-        """Remove containers, running or not, with their anonymous volumes."""
-        for container in containers:
-            self.delete(f"/containers/{container}", force="1", v="1")
+    def remove_all(self, **filters: str) -> None:
+        """Remove all containers that fit these filters, running or not, with their anonymous volumes."""
+        for container in self.listed(**filters):
+            self.delete(f"/containers/{container['Id']}", force="1", v="1")
 
     def inspected(self, container: str) -> dict[str, Any]:
         """A container, by its id, or its name as people or the engine write it."""

@@ -275,7 +275,7 @@ def make_container(engine: PrivateEngine) -> Iterator[MakeContainer]:
         return name
 
     yield make
-    engine.remove(*(container["Id"] for container in engine.listed(label=f"lookout.test={run}")))
+    engine.remove_all(label=f"lookout.test={run}")
 
 
 @pytest.fixture

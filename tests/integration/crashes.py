@@ -155,8 +155,8 @@ class Play:
     def tear_down(self) -> None:
         for lookout in self.lookouts:
             lookout.__exit__()
-        listed = [*self._engine.listed(label=self.label), *self._engine.listed(name=self.ground.prefix)]
-        self._engine.remove(*{container["Id"] for container in listed})
+        self._engine.remove_all(label=self.label)
+        self._engine.remove_all(name=self.ground.prefix)
         # None but this play's: where there is no container, no volume is anybody's.
         for volume in volumes(self._engine):
             self._engine.delete(f"/volumes/{volume}")

@@ -39,20 +39,19 @@ class Fleet:
     ) -> None:
         self.tags = tags
         self._engine = engine
-        self._run = secrets.token_hex(4)
-        prefix = f"{registry.host}/test-{self._run}"
-        self._names = {
-            f"{prefix}/app{number}": f"lookout-test-{self._run}-{number}" for number in range(size)
-        }
+        run = secrets.token_hex(4)
+        self._label = f"lookout.test={run}"
+        prefix = f"{registry.host}/test-{run}"
+        self._names = {f"{prefix}/app{number}": f"lookout-test-{run}-{number}" for number in range(size)}
         self.repositories = [*self._names]
-        self.images = {tag: make_image(engine, f"lookout-test-{self._run}:{tag}") for tag in (OLD, *tags)}
+        self.images = {tag: make_image(engine, f"lookout-test-{run}:{tag}") for tag in (OLD, *tags)}
 
     def __enter__(self) -> Self:
         self._at_a_time(self._make)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._engine.remove(*self._containers())
+        self._engine.remove_all(label=self._label)
 
     def runs(self) -> dict[str, Runs]:
         """What the container of each repository runs; those of another name, by that."""
@@ -69,7 +68,7 @@ class Fleet:
         return Runs(f"{repository}:{tag}", self.images[tag], is_running=True)
 
     def _containers(self) -> list[str]:
-        return [container["Id"] for container in self._engine.listed(label=f"lookout.test={self._run}")]
+        return [container["Id"] for container in self._engine.listed(label=self._label)]
 
     def _at_a_time(self, make: Callable[[str], None]) -> None:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
@@ -79,6 +78,5 @@ class Fleet:
         for tag in (OLD, *self.tags):
             self._engine.tag(self.images[tag], f"{repository}:{tag}")
         self._engine.push(repository)
-        name, label = self._names[repository], f"--label=lookout.test={self._run}"
-        run = ("run", "-d", f"--name={name}", label, "--network=none")
+        run = ("run", "-d", f"--name={self._names[repository]}", f"--label={self._label}", "--network=none")
         self._engine.docker(*run, f"{repository}:{OLD}")

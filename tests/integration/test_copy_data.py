@@ -32,8 +32,8 @@ def no_volumes_left(engine: PrivateEngine) -> Iterator[None]:
     """Volumes that a deploy has carried are named, and no container takes them along when it goes."""
     before = volumes(engine)
     yield
-    if made := volumes(engine) - before:
-        engine.docker("volume", "rm", *made)
+    for made in volumes(engine) - before:
+        engine.delete(f"/volumes/{made}")
 
 
 @pytest.fixture
@@ -55,8 +55,7 @@ async def make_raw(engine: PrivateEngine, connection: Engine) -> AsyncIterator[M
         return name
 
     yield make
-    if made := engine.docker("ps", "--all", "--quiet", f"--filter=name={run}").split():
-        engine.docker("rm", "--force", "--volumes", *made)
+    engine.remove_all(name=run)
 
 
 @pytest.fixture

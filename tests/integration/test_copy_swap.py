@@ -41,8 +41,8 @@ def make_network(engine: PrivateEngine) -> Iterator[MakeNetwork]:
         return made[-1]
 
     yield make
-    if made:
-        engine.docker("network", "rm", *made)
+    for network in made:
+        engine.delete(f"/networks/{network}")
 
 
 def networks_of(container: Json) -> dict[str, Json]:

@@ -70,8 +70,7 @@ async def copied(engine: PrivateEngine, connection: Engine, images: str) -> Asyn
         return new.inspect
 
     yield make
-    if made := engine.docker("ps", "--all", "--quiet", f"--filter=label={label}").split():
-        engine.docker("rm", "--force", *made)
+    engine.remove_all(label=label)
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])

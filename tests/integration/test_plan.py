@@ -19,6 +19,7 @@ from testbed.engine import PrivateEngine
 from tests.integration.conftest import AppImage, MakeContainer, MakeDeployer
 from tests.integration.deploys import mistold, request_for
 from tests.integration.merging import V1, Bench, bench_on
+from tests.integration.watching import volumes
 
 pytestmark = pytest.mark.engine
 
@@ -44,12 +45,11 @@ def lookout(engine: PrivateEngine, tmp_path: Path) -> Lookout:
 
 def state(engine: PrivateEngine) -> list[object]:
     """All that the engine holds, and since when it runs."""
-    containers = engine.docker("ps", "-aq", "--no-trunc").split()
-    listed = (engine.docker(kind, "ls", "-q", "--no-trunc").split() for kind in ("image", "network"))
+    listed = (json.loads(engine.get(path)) for path in ("/images/json", "/networks"))
     return [
-        engine.docker("container", "inspect", *containers),
-        *map(sorted, listed),
-        sorted(engine.docker("volume", "ls", "-q").split()),
+        [engine.inspected(container["Id"]) for container in engine.listed()],
+        *(sorted(one["Id"] for one in some) for some in listed),
+        sorted(volumes(engine)),
     ]
 
 

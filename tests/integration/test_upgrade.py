@@ -140,10 +140,10 @@ def make_images(engine: PrivateEngine, registry: Registry, suffixes: Iterable[st
     for tag, colour in (("1", "red"), ("2", "blue")):
         make_image(engine, f"base:{tag}", changes=[change.format(colour=colour) for change in CHANGES])
         for repository in repositories.values():
-            engine.docker("tag", f"base:{tag}", f"{repository}:{tag}")
+            engine.tag(f"base:{tag}", f"{repository}:{tag}")
     for repository in repositories.values():
         push(engine, f"{repository}:2")
-        engine.docker("rmi", f"{repository}:2")
+        engine.delete(f"/images/{repository}:2")
     return repositories
 
 
