@@ -40,7 +40,7 @@ compat: .venv/.ready ## the tests of the copy on newer engines, with those too l
 
 crash: export LOOKOUT_TEST_CRASH ?= all
 crash: .venv/.ready ## Lookout or the engine dies at each single call of a deploy; takes long
-	$(BIN)/pytest -n 4 $(wildcard tests/integration/test_crash*.py)
+	$(BIN)/pytest -n 4 $(wildcard tests/integration/test_crash*.py) tests/integration/test_queue_chaos.py
 
 fuzz: export LOOKOUT_TEST_FUZZ ?= 100000
 fuzz: .venv/.ready ## 100,000 message bodies that nobody should send; `make test` draws 2,000

@@ -52,14 +52,15 @@ async def receive(queue: Queue, count: int = 1, *, visibility: int = 60) -> list
 
 
 async def until(condition: Callable[[], object | Awaitable[object]], within: float = 15) -> None:
-    """Wait until the condition holds."""
+    """Wait until the condition holds; one that takes long to look at is looked at less often."""
     deadline = time.monotonic() + within
     while True:
+        began = time.monotonic()
         met = condition()
         if await met if inspect.isawaitable(met) else met:
             return
         assert time.monotonic() < deadline, "in vain"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(min(max(0.01, 4 * (time.monotonic() - began)), 0.1))
 
 
 def said(logs: list[EventDict], text: str) -> list[EventDict]:

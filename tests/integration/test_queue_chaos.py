@@ -9,6 +9,7 @@ from testbed.engine import PrivateEngine
 from testbed.faulty_sqs import ANY, Fault, FaultySqs, OneIn
 from testbed.registry import Registry
 from testbed.sqs import LocalSqs
+from tests.integration.crash_points import IS_SAMPLE
 from tests.integration.deploys import leftovers
 from tests.integration.fleet import Fleet
 from tests.integration.queue_judge import Judge
@@ -21,8 +22,9 @@ MANY = pytest.mark.newest(only=True)
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(900)]
 
-IMAGES, MESSAGES, SENDERS = 30, 300, 3
-FAULTY = 20  # one in so many calls to the queue goes wrong
+IMAGES, MESSAGES = (15, 150) if IS_SAMPLE else (30, 300)
+SENDERS = 3
+FAULTY = MESSAGES // 15  # one in so many calls to the queue goes wrong
 RESTARTS = 6
 SEED = 1
 
