@@ -6,11 +6,13 @@ Each is started once a worker, when a test first asks for it.
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -168,6 +170,15 @@ def token_registry(engine: PrivateEngine, token_server: TokenServer) -> Iterator
     """A registry that wants a token of that server."""
     with Registry(engine.sandbox, "other.test", tokens=token_server) as registry:
         yield registry
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sdk_reads_once() -> Iterator[None]:
+    """The SDK reads what it knows of its services once a worker, and not once for each client."""
+    once = cache(JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: once(path))
+        yield
 
 
 @pytest.fixture(scope="session")
