@@ -29,8 +29,9 @@ run: .venv/.ready ## start Lookout with the settings in ./.env
 send: .venv/.ready ## put a message on that queue: make send IMAGE=ghcr.io/acme/api TAG=42
 	@$(BIN)/python -m send "$(IMAGE)" "$(TAG)"
 
+# More workers than processors, since many of these tests mostly wait.
 test: lint ## all that must pass: format, types, unit, integration
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 6
 
 compat: ENGINE = trixie forky forky-containerd
 compat: export LOOKOUT_TEST_COMPAT = 1
@@ -55,7 +56,7 @@ unit: .venv/.ready ## only the tests that need neither engine nor queue
 	$(BIN)/pytest tests/unit
 
 integration: .venv/.ready ## only the tests on a real engine, registry and SQS server
-	$(BIN)/pytest -n 4 tests/integration
+	$(BIN)/pytest -n 6 tests/integration
 
 format: .venv/.ready ## let ruff format and fix
 	$(BIN)/ruff format .
