@@ -25,6 +25,9 @@ LEAST = 1.0  # seconds that a last try must have
 log = structlog.stdlib.get_logger(__name__)
 
 
+_Key = tuple[ImageRef, str | None, str]  # image, digest, platform
+
+
 class Puller:
     """Pulls with the credentials of a keychain. One pull at a time for one and the same image."""
 
@@ -43,7 +46,7 @@ class Puller:
         self._timeout = timeout
         self._inactivity = inactivity
         self._longest_wait = longest_wait
-        self._pulls: dict[tuple[ImageRef, str | None, str], _Pull] = {}
+        self._pulls: dict[_Key, _Pull] = {}
 
     async def pull(
         self, request: DeployRequest, *, deploy_time: float, platform: str = "", watch: Watch | None = None
@@ -54,16 +57,23 @@ class Puller:
         that; it goes on until the last who waits is cancelled. Raises PullFailed or EngineUnavailable.
         """
         key = (request.image, request.digest, platform)
-        pull = self._pulls.get(key)
-        if pull is None or pull.is_over:
+        while (pull := self._pulls.get(key)) and pull.is_over:
+            await self._end(key, pull)
+        if pull is None:
             limit = self._timeout or max(TIMEOUT, deploy_time)
             pull = _Pull(request.image, lambda tell: self._try_until(request, platform, limit, tell))
             self._pulls[key] = pull
         try:
             return await pull.result(watch or _unwatched)
         finally:
-            if pull.is_over and self._pulls.get(key) is pull:
-                del self._pulls[key]
+            if pull.is_over:
+                await self._end(key, pull)
+
+    async def _end(self, key: _Key, pull: "_Pull") -> None:
+        """Give it up, if it goes on, and make way for another one when it has ended."""
+        await pull.end()
+        if self._pulls.get(key) is pull:
+            del self._pulls[key]
 
     async def _try_until(self, request: DeployRequest, platform: str, limit: float, tell: Watch) -> Json:
         deadline, least = time.monotonic() + limit, min(LEAST, limit / 10)
@@ -152,7 +162,7 @@ class _Pull:
         self._watches: list[Watch] = []
         self._log = ProgressLog(image)
         self._task = asyncio.create_task(run(self._tell), name="pull")
-        self.is_over = False
+        self.is_over = False  # nobody waits for it any more
 
     async def result(self, watch: Watch) -> Json:
         self._watches.append(watch)
@@ -160,10 +170,12 @@ class _Pull:
             return await asyncio.shield(self._task)
         finally:
             self._watches.remove(watch)
-            if self._task.done() or not self._watches:
-                self.is_over = True
-                self._task.cancel()
-                await asyncio.wait({self._task})
+            self.is_over = not self._watches
+
+    async def end(self) -> None:
+        """Give it up, if it goes on, and wait for its end."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
 
     def _tell(self, progress: Progress) -> None:
         self._log(progress)

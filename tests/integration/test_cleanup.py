@@ -1,5 +1,6 @@
 """Which images go after deploys, and which stay, on both kinds of image store."""
 
+import asyncio
 import secrets
 from typing import Any
 
@@ -7,12 +8,13 @@ import pytest
 from structlog.typing import EventDict
 
 from lookout.model import Outcome
-from lookout.names import REPLACED_IMAGES
+from lookout.names import DEPLOY, REPLACED_IMAGES
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
-from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer
-from tests.integration.queues import said
+from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
+from tests.integration.deploys import leftovers, request_for
+from tests.integration.queues import said, until
 
 pytestmark = pytest.mark.engine
 
@@ -98,6 +100,20 @@ async def test_an_image_that_was_in_use_goes_once_it_no_longer_is(
     engine.docker("rm", "-f", "-v", other)
     assert (await deploy(two, keep=0)).outcome is Outcome.UNCHANGED
     assert tags(engine, one.removesuffix(":1")) == ["2"]
+
+
+async def test_an_image_that_has_served_under_two_tags_goes_with_both(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    one, three = app_image("1"), app_image("3")
+    repository = one.removesuffix(":1")
+    engine.tag(one, f"{repository}:2")
+    push(engine, f"{repository}:2")
+    make_container(one, "api")
+    for tag in ("2", "3"):
+        assert (await deploy(f"{repository}:{tag}", keep=0)).outcome is Outcome.DEPLOYED
+    assert three.endswith(":3")
+    assert tags(engine, repository) == ["3"]
 
 
 async def test_images_that_others_have_brought_are_not_lookouts(
@@ -248,3 +264,62 @@ async def test_what_was_deployed_by_its_digest_goes_like_any_other(
     push(engine, two)
     assert (await deploy(two, keep=0)).outcome is Outcome.DEPLOYED
     assert not has(engine, image_id)
+
+
+async def test_what_somebody_else_has_done_to_the_tag_meanwhile_is_left_alone(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+) -> None:
+    image = app_image("latest")
+    good = inspect(make_container(image, "api"))["Image"]
+    check = "HEALTHCHECK --interval=200ms --timeout=9s --retries=1 CMD test ! -e /go"
+    app_image("latest", changes=[check])
+    engine.tag(good, image)
+    deployer = make_deployer(keep=2)
+    deploying = asyncio.create_task(deployer.deploy(request_for(image)))
+    await until(lambda: leftovers(engine))
+    own = await asyncio.to_thread(make_image, engine, image, files={"/own": b"work"})
+    new = engine.listed(label=f"{DEPLOY}", status="running")
+    for container in new:
+        engine.docker("exec", container["Id"], "touch", "/go")
+    await deploying
+    assert engine.docker("image", "inspect", "--format={{.Id}}", image) == own
+
+
+async def test_a_retry_remembers_what_there_was_before_the_first_try(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    inspect: Inspect,
+    engine: PrivateEngine,
+    line: FaultProxy,
+) -> None:
+    image = app_image("latest")
+    good = inspect(make_container(image, "api"))["Image"]
+    bad = engine.docker("image", "inspect", "--format={{.Id}}", app_image("latest", **BAD))
+    engine.tag(good, image)
+    engine.docker("rmi", bad)
+    deployer = make_deployer(keep=2)
+    line.answer(r"POST .*/containers/create", 500)
+    report = await deployer.deploy(request_for(image))
+    assert (report.outcome, report.transient) == (Outcome.FAILED, True)
+    assert has(engine, bad)
+    assert (await deployer.deploy(request_for(image))).outcome is Outcome.ROLLED_BACK
+    assert not has(engine, bad)
+    assert engine.docker("image", "inspect", "--format={{.Id}}", image) == good
+
+
+async def test_a_new_tag_of_a_bad_image_that_was_there_goes_alone(
+    app_image: AppImage, make_container: MakeContainer, deploy: Deploy, engine: PrivateEngine
+) -> None:
+    one, bad = app_image("1"), app_image("known", **BAD)
+    repository = one.removesuffix(":1")
+    engine.tag(bad, f"{repository}:2")
+    push(engine, f"{repository}:2")
+    engine.docker("rmi", f"{repository}:2")
+    make_container(one, "api")
+    assert (await deploy(f"{repository}:2", keep=2)).outcome is Outcome.ROLLED_BACK
+    assert tags(engine, repository) == ["1", "known"]

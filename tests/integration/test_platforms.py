@@ -10,7 +10,9 @@ from testbed.engine import PrivateEngine
 from testbed.images import make_image, push
 from testbed.platforms import push_for, push_index
 from testbed.registry import Registry
-from tests.integration.conftest import Deploy, Inspect, MakeContainer
+from tests.integration.conftest import Deploy, Inspect, MakeContainer, MakeDeployer
+from tests.integration.deploys import request_for
+from tests.integration.hosts import CONTAINERD, Host
 
 pytestmark = [pytest.mark.engine, pytest.mark.containerd]
 
@@ -26,17 +28,18 @@ class Shelf:
 
     def put(self, tag: str, *platforms: str) -> str:
         """An index of images for these platforms under this tag."""
-        images = {platform: self._make(tag, platform) for platform in platforms}
+        images = {platform: self.make(tag, platform) for platform in platforms}
         push_index(self._engine.sandbox, f"{self.name}:{tag}", images)
         return f"{self.name}:{tag}"
 
     def put_single(self, tag: str, platform: str) -> str:
         """One image, not an index."""
-        image = self._make(tag, platform)
+        image = self.make(tag, platform)
         push_for(self._engine.sandbox, f"{self.name}:{tag}", image, platform)
         return f"{self.name}:{tag}"
 
-    def _make(self, tag: str, platform: str) -> str:
+    def make(self, tag: str, platform: str) -> str:
+        """An image that serves these, under a tag of its own in the registry; returns the tag."""
         own = f"{tag}-{platform.replace('/', '-')}"
         served: Mapping[str, bytes] = {"/www/index.html": f"{tag} {platform}".encode()}
         make_image(
@@ -86,7 +89,7 @@ async def test_the_same_tag_for_all_platforms_again_is_deployed_on_each(
     engine.docker("pull", f"--platform={OTHER}", image)
     name = make_container(image, "api", f"--platform={OTHER}")
     engine.docker("tag", image, f"{shelf.name}:kept")
-    images = {platform: shelf._make("new", platform) for platform in (HERE, OTHER)}
+    images = {platform: shelf.make("new", platform) for platform in (HERE, OTHER)}
     push_index(engine.sandbox, image, images)
     report = await deploy(image)
     assert report.outcome is Outcome.DEPLOYED, report.reason
@@ -112,6 +115,53 @@ async def test_an_image_that_is_not_for_its_platform_fails_before_anything_is_st
     assert (report.outcome, report.transient) == (Outcome.FAILED, False)
     assert "build the image for the platform that the container runs on" in report.reason
     assert inspect(name)["State"] == before["State"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(HERE, f"{HERE}/v2"), (f"{HERE}/v2", HERE), (HERE, "linux/x86_64"), (HERE, "/")]
+)
+async def test_another_variant_or_name_of_the_hosts_own_platform_is_no_other_platform(
+    shelf: Shelf,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    engine: PrivateEngine,
+    old: str,
+    new: str,
+) -> None:
+    """Where the engine runs it without being told a platform, Lookout lets it."""
+    image = shelf.put_single("1", old)
+    engine.docker("pull", image)
+    name = make_container(image, "api")
+    report = await deploy(shelf.put_single("2", new))
+    assert report.outcome is Outcome.DEPLOYED, report.reason
+    assert serves(engine, name) == f"2 {new}"
+
+
+@pytest.mark.parametrize("by_digest", [False, True])
+async def test_an_index_that_is_here_for_the_host_is_one_for_another_platform_too(
+    shelf: Shelf,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    host: Host,
+    by_digest: bool,
+) -> None:
+    """The classic store knows one image of a digest; it says so, and nothing is gained by trying again."""
+    same = shelf.make("same", OTHER)
+    image, two = f"{shelf.name}:1", f"{shelf.name}:2"
+    push_index(engine.sandbox, image, {HERE: shelf.make("a", HERE), OTHER: shelf.make("a", OTHER)})
+    engine.docker("pull", f"--platform={OTHER}", image)
+    name = make_container(image, "api", f"--platform={OTHER}")
+    digest = push_index(engine.sandbox, two, {HERE: shelf.make("b", HERE), OTHER: same})
+    engine.docker("pull", two)
+    request = request_for(two, digest=digest if by_digest else None)
+    report = await make_deployer(pull_timeout=5).deploy(request)
+    if by_digest and host.flavour != CONTAINERD:
+        assert (report.outcome, report.transient) == (Outcome.FAILED, False)
+        assert "remove the image of this digest that is here for another platform" in report.reason
+        return
+    assert report.outcome is Outcome.DEPLOYED, report.reason
+    assert serves(engine, name) == f"same {OTHER}"
 
 
 async def test_containers_for_several_platforms_are_not_mixed_up(

@@ -1,5 +1,6 @@
 """Several registries with credentials of their own, and a Lookout that shows each what is for it."""
 
+import asyncio
 import base64
 import json
 import os
@@ -11,16 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from lookout.credentials import Credentials
 from lookout.docker_config import DockerConfig
+from lookout.engine import Engine
 from lookout.keychain import Keychain
 from lookout.model import Outcome
+from lookout.planner import Planner
 from testbed.ecr import Ecr
 from testbed.engine import PrivateEngine
 from testbed.faulty_registry import FaultyRegistry
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.token_server import TokenServer
-from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer
+from tests.integration.conftest import AppImage, Deploy, Inspect, MakeContainer, MakeDeployer
+from tests.integration.deploys import request_for
 from tests.integration.running import RunningLookout
 from tests.integration.service import ENDED_WITHIN, Service
 
@@ -152,6 +157,30 @@ def test_what_is_given_for_no_server_goes_to_the_only_registry_and_to_none_of_se
     assert not other.shown
 
 
+async def test_a_registry_counts_also_while_its_container_is_paused_or_in_the_middle_of_a_swap(
+    connection: Engine,
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+) -> None:
+    one, two = app_image("1"), app_image("2")
+    other = f"other.test/{one.partition('/')[2]}"
+    engine.tag(one, other)
+    slow = make_container(one, "api", "--publish=18095:8080", "--stop-timeout=1")
+    paused = make_container(other, "paused")
+    engine.docker("pause", paused)
+    planner = Planner(connection, own_id=None, require_label=False)
+    everywhere = {one.partition("/")[0], "other.test"}
+    deploying = asyncio.create_task(make_deployer().deploy(request_for(two)))
+    seen = set()
+    while not deploying.done():
+        seen.add(frozenset(await planner.registries()))
+    engine.docker("unpause", paused)
+    assert deploying.result().containers == (slow,)
+    assert seen == {frozenset(everywhere)}
+
+
 @pytest.mark.containerd
 @pytest.mark.parametrize("identity", [False, True], ids=["password", "identity token"])
 async def test_a_registry_that_wants_a_token_gets_it_by_a_login_of_either_kind(
@@ -224,7 +253,9 @@ def test_no_secret_is_anywhere(
         lookout.wait_for("failed", message_id=service.send(reference.replace(":2", ":3")))
     made = json.dumps([inspected, engine.listed(), json.loads(engine.get("/images/json", all="1"))])
     users = [("one", password), ("other", word), *(("AWS", token) for token in ecr.tokens())]
+    hosts = (one.host, other.host, ecr.host)
     words = [text for user, secret in users for text in (secret, auth(user, secret))]
+    words += [Credentials("", *user).header(host) for user in users for host in hosts]
     assert len(words) > 4
     assert not [text for text in words if text in made]
     assert_secret(lookout, words)

@@ -1,5 +1,6 @@
 """config.json in all the ways that it is written, and the helpers that it names."""
 
+import asyncio
 import base64
 import json
 import os
@@ -225,3 +226,14 @@ async def test_what_a_bad_helper_says_is_never_shown(
         await write(credsStore="bad").find("ghcr.io")
     assert "echo ghcr.io | docker-credential-bad get" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+async def test_a_helper_that_hangs_can_be_given_up_with_all_that_it_has_started(
+    write: Write, helper: Callable[[str, str], None]
+) -> None:
+    helper("slow", "sleep 60; echo")
+    asking = asyncio.create_task(write(credsStore="slow").find("ghcr.io"))
+    await asyncio.sleep(0.2)
+    asking.cancel()
+    done, _ = await asyncio.wait({asking}, timeout=10)
+    assert done
