@@ -389,7 +389,7 @@ class Swap:
         except NotReady:
             # With --rm, one that could not be started is gone.
             if self._refused_start and not await self._engine.find(self.pair.new_id):
-                raise self._refused_start from None
+                raise NotReady(str(self._refused_start)) from self._refused_start
             raise
         self._ready = True
 
