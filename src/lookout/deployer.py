@@ -290,7 +290,7 @@ class Deployer:
             if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
                 # Also what a Lookout before this one has not come to.
                 await self._cleaner.clean(image.name, noted(await self._planner.find(image.name)))
-            elif report.outcome in (Outcome.FAILED, Outcome.ROLLED_BACK) and found.pulled and before:
+            elif report.outcome is not Outcome.ROLLBACK_FAILED and found.pulled and before:
                 await self._cleaner.take_back(image, found.pulled, before)
         except (EngineError, EngineUnavailable) as exc:
             log.warning("images could not be tidied up", image=str(image), error=str(exc))

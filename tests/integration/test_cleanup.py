@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.typing import EventDict
 
-from lookout.model import Outcome
+from lookout.model import DeployRequest, Json, Outcome
 from lookout.names import DEPLOY, REPLACED_IMAGES
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
@@ -287,6 +287,23 @@ async def test_what_somebody_else_has_done_to_the_tag_meanwhile_is_left_alone(
         engine.docker("exec", container["Id"], "touch", "/go")
     await deploying
     assert engine.docker("image", "inspect", "--format={{.Id}}", image) == own
+
+
+async def test_the_image_for_containers_that_are_gone_meanwhile_goes_too(
+    app_image: AppImage, make_container: MakeContainer, make_deployer: MakeDeployer, engine: PrivateEngine
+) -> None:
+    one, two = app_image("1"), app_image("2")
+    engine.docker("rmi", two)
+    name, deployer = make_container(one, "api"), make_deployer(keep=2)
+    pull = deployer._puller.pull
+
+    async def pull_while_the_user_removes_all(request: DeployRequest, **how: Any) -> Json:
+        engine.remove(name)
+        return await pull(request, **how)
+
+    deployer._puller.pull = pull_while_the_user_removes_all  # type: ignore[method-assign]
+    assert (await deployer.deploy(request_for(two))).outcome is Outcome.NOT_HERE
+    assert tags(engine, one.removesuffix(":1")) == ["1"]
 
 
 async def test_a_retry_remembers_what_there_was_before_the_first_try(
