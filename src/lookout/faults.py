@@ -51,6 +51,8 @@ def no_access(image: ImageRef, problem: AccessFailed) -> PullFailed:
 def _hint(image: ImageRef, fault: PullFault, access: Access, text: str) -> str:
     registry = image.name.domain
     match fault:
+        case PullFault.CREDENTIALS if access.credentials and "token has expired" in text:
+            return "the next try fetches another one"
         case PullFault.CREDENTIALS if access.credentials and EcrRegistry.parse(registry):
             return f"check that Lookout's IAM policy allows {IMAGES} on this repository"
         case PullFault.CREDENTIALS if access.credentials:

@@ -28,7 +28,7 @@ class Progress:
     layers_done: int = 0  # on the engine, unpacked
     bytes: int = 0  # downloaded
     bytes_total: int = 0  # as far as known
-    percent: int = 0  # of the download; it goes back only where that begins anew
+    percent: int = 0  # of the download; it goes back where a layer is fetched anew
 
 
 Watch = Callable[[Progress], None]
@@ -65,7 +65,6 @@ class Layers:
     def __init__(self) -> None:
         self._layers: dict[str, _Layer] = {}
         self._last: dict[str, object] = {}
-        self._percent = 0
         self.digest = ""  # that the engine says it has pulled
 
     @property
@@ -98,13 +97,12 @@ class Layers:
     def progress(self) -> Progress:
         layers = [*self._layers.values()]
         parts = sum(layer.part for layer in layers) / len(layers) if layers else 0.0
-        self._percent = max(self._percent, int(100 * parts))
         return Progress(
             layers=len(layers),
             layers_done=sum(layer.is_done for layer in layers),
             bytes=sum(layer.current for layer in layers),
             bytes_total=sum(layer.total for layer in layers),
-            percent=self._percent,
+            percent=int(100 * parts),
         )
 
 

@@ -298,7 +298,7 @@ async def test_the_image_for_containers_that_are_gone_meanwhile_goes_too(
     pull = deployer._puller.pull
 
     async def pull_while_the_user_removes_all(request: DeployRequest, **how: Any) -> Json:
-        engine.remove(name)
+        engine.remove_all(name=name)
         return await pull(request, **how)
 
     deployer._puller.pull = pull_while_the_user_removes_all  # type: ignore[method-assign]

@@ -104,6 +104,7 @@ async def test_a_token_that_is_refused_is_not_shown_again(
     report = await deployer.deploy(request_for(f"{repository}:3"))
     assert (report.outcome, report.transient) == (Outcome.FAILED, True)
     assert "with a token of Amazon ECR" in report.reason
+    assert report.reason.endswith("the next try fetches another one")
     assert (await deployer.deploy(request_for(f"{repository}:3"))).outcome is Outcome.DEPLOYED
 
 
