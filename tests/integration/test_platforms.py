@@ -7,6 +7,7 @@ import pytest
 
 from lookout.model import Outcome
 from testbed.engine import PrivateEngine
+from testbed.faultproxy import FaultProxy
 from testbed.images import make_image, push
 from testbed.platforms import push_for, push_index
 from testbed.registry import Registry
@@ -125,6 +126,7 @@ async def test_another_variant_or_name_of_the_hosts_own_platform_is_no_other_pla
     make_container: MakeContainer,
     deploy: Deploy,
     engine: PrivateEngine,
+    line: FaultProxy,
     old: str,
     new: str,
 ) -> None:
@@ -135,6 +137,7 @@ async def test_another_variant_or_name_of_the_hosts_own_platform_is_no_other_pla
     report = await deploy(shelf.put_single("2", new))
     assert report.outcome is Outcome.DEPLOYED, report.reason
     assert serves(engine, name) == f"2 {new}"
+    assert not [request for request in line.requests if "platform=" in request]
 
 
 @pytest.mark.parametrize("by_digest", [False, True])
