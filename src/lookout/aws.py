@@ -43,6 +43,13 @@ _WITHOUT_REGION = {"queue.amazonaws.com": "us-east-1"}
 _PORTS = {"http": 80, "https": 443}
 
 
+def said(problem: Exception) -> str:
+    """What an error says, on one line; not what a program that gives credentials has written."""
+    if isinstance(problem, CredentialRetrievalError):
+        return f"{problem.kwargs.get('provider', 'their provider')} gave none"
+    return " ".join(str(problem).split()) or type(problem).__name__
+
+
 def dns_suffix(region: str) -> str:
     """The domain under which AWS has the services of a region."""
     for start, suffix in _DNS_SUFFIXES.items():

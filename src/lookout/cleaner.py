@@ -1,6 +1,7 @@
 """Removes the images that deploys have left behind, so that they never fill a disk."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -101,9 +102,8 @@ class Cleaner:
     async def _remove(self, image: str, names: Sequence[str]) -> None:
         try:
             for key in (*names, image):
-                await self._engine.remove_image(key)
-        except NotFound:
-            pass  # gone with its last name
+                with suppress(NotFound):  # the image goes with its last name
+                    await self._engine.remove_image(key)
         except (EngineError, EngineUnavailable) as exc:
             log.warning("an old image could not be removed", image=", ".join(names) or image, error=str(exc))
             return

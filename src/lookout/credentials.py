@@ -9,6 +9,8 @@ from lookout.model import DEFAULT_DOMAIN
 
 #: The address by which Docker's own tools know Docker Hub.
 HUB_ADDRESS = "https://index.docker.io/v1/"
+#: The source of tokens for Amazon ECR.
+ECR_TOKEN = "a token of Amazon ECR"  # noqa: S105  no token itself
 _HUB_HOSTS = ("index.docker.io", "registry-1.docker.io")
 
 

@@ -34,7 +34,7 @@ from lookout.errors import (
 from lookout.history import Replaced, history, noted
 from lookout.identity import identity
 from lookout.locks import Locks
-from lookout.model import DeployRequest, ImageRef, Json, Outcome, Report
+from lookout.model import DeployRequest, ImageRef, Json, Origin, Outcome, Report
 from lookout.names import name_of
 from lookout.plan import DeployPlan, Plan
 from lookout.planner import Planner, is_stopped
@@ -93,8 +93,8 @@ class Deployer:
         self._repairing: asyncio.Task[None] | None = None
         self._unended = asyncio.Event()  # something may be half done
         self._is_closed = False
-        #: What there was before the first pull of a deploy that has not ended for good.
-        self._before: dict[ImageRef, Before | None] = {}
+        #: What there was before the first pull for the message that asked last, while that has not ended.
+        self._before: dict[ImageRef, tuple[Origin | None, Before | None]] = {}
 
     async def recover(self) -> None:
         """End what a Lookout before this one has left half done.
@@ -156,8 +156,7 @@ class Deployer:
         if report := self._planner.idle(targets) or overtaken(targets, request, time.time()):
             return report
         platform = await self._planner.platform(targets)
-        if self._cleaner and request.image not in self._before:
-            self._before[request.image] = await self._cleaner.before(request.image)
+        await self._note_images(request)
         pull = self._puller.pull(request, platform=platform, deploy_time=self._time(request))
         image = await unless(self._stopping, pull)
         found.pulled = image["Id"]
@@ -279,13 +278,19 @@ class Deployer:
 
     # Tidy
 
+    async def _note_images(self, request: DeployRequest) -> None:
+        """What there is before the first pull for a message."""
+        known = self._before.get(request.image)
+        if self._cleaner and (known is None or known[0] != request.origin):
+            self._before[request.image] = (request.origin, await self._cleaner.before(request.image))
+
     async def _tidy(self, image: ImageRef, report: Report, found: "_Found") -> None:
         """See to the images; what cannot be removed is a warning, whatever the deploy was."""
         if self._cleaner is None:
             return
-        if report.transient:
+        if report.transient and found.pulled:
             return  # what has come, comes in handy
-        before = self._before.pop(image, None)
+        _, before = self._before.pop(image, (None, None))
         try:
             if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
                 # Also what a Lookout before this one has not come to.
@@ -294,6 +299,8 @@ class Deployer:
                 await self._cleaner.take_back(image, found.pulled, before)
         except (EngineError, EngineUnavailable) as exc:
             log.warning("images could not be tidied up", image=str(image), error=str(exc))
+        except Exception:
+            log.exception("images could not be tidied up; please report it", image=str(image))
 
     # Repair
 

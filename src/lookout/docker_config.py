@@ -47,7 +47,7 @@ class DockerConfig:
         helper = _for(registry, config.get("credHelpers"))
         helper = config.get("credsStore") if helper is None else helper
         try:
-            found = await self._ask(str(helper), registry) if helper else None
+            found = await self._ask(helper, registry) if helper and isinstance(helper, str) else None
         except CredentialsMissing:
             if plain := self._plain(registry, config):
                 return plain
@@ -63,7 +63,7 @@ class DockerConfig:
             return {}
         except OSError as exc:
             raise CredentialsMissing(f"{self._path} cannot be read: {exc.strerror}") from exc
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise CredentialsMissing(f"{self._path} is not JSON; `docker login` writes it anew") from exc
         if not isinstance(config, dict):
             raise CredentialsMissing(f"{self._path} is not an object; `docker login` writes it anew")

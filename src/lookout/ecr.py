@@ -16,15 +16,15 @@ from typing import Any
 import structlog
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnection
 
-from lookout.aws import DENIED, NO_CREDENTIALS, EcrRegistry
-from lookout.credentials import Credentials
+from lookout.aws import DENIED, NO_CREDENTIALS, EcrRegistry, said
+from lookout.credentials import ECR_TOKEN, Credentials
 from lookout.errors import AccessFailed, PullFault
 
 LIFE = 43200.0  # seconds that a token of ECR lives
 EARLY = 3600.0  # seconds before its end in which it is renewed, so that no pull outlives its token
-SOURCE = "a token of Amazon ECR"
 DEADLINE = 20.0  # seconds for one call
 
 PERMISSION = '{"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}'
@@ -61,7 +61,7 @@ class Ecr:
             if token is None or token.renew_at <= time.monotonic():
                 name, password, renew_at = await _fetch(place)
                 forget = partial(self._forget, registry, password)
-                credentials = Credentials(SOURCE, name, password, forget=forget)
+                credentials = Credentials(ECR_TOKEN, name, password, forget=forget)
                 token = self._tokens[registry] = _Token(credentials, renew_at)
             return token.credentials
 
@@ -82,16 +82,26 @@ async def _fetch(place: EcrRegistry) -> tuple[str, str, float]:
         life = _life(data.get("expiresAt"))
     except ClientError as exc:
         raise _refused(exc, place) from exc
-    except NO_CREDENTIALS as exc:
-        raise AccessFailed(
-            PullFault.CREDENTIALS, SOURCE, f"AWS credentials: {exc}", "give Lookout credentials of AWS"
-        ) from exc
-    except (BotoCoreError, OSError, TimeoutError, KeyError, ValueError, TypeError) as exc:
+    except (HTTPClientError, NoConnection, OSError, TimeoutError) as exc:
         raise AccessFailed(
             PullFault.TRANSIENT,
-            SOURCE,
-            f"ECR in {place.region} did not answer: {_said(exc)}",
+            ECR_TOKEN,
+            f"ECR in {place.region} did not answer: {said(exc)}",
             f"check that the endpoint of ECR in {place.region} can be reached from Lookout",
+        ) from exc
+    except NO_CREDENTIALS as exc:
+        raise AccessFailed(
+            PullFault.CREDENTIALS,
+            ECR_TOKEN,
+            f"AWS credentials: {said(exc)}",
+            "give Lookout credentials of AWS",
+        ) from None
+    except (BotoCoreError, KeyError, ValueError, TypeError) as exc:
+        raise AccessFailed(
+            PullFault.CREDENTIALS,
+            ECR_TOKEN,
+            f"AWS settings: {said(exc)}",
+            "check the AWS settings of Lookout",
         ) from exc
     log.info("token of Amazon ECR fetched", account=place.account, region=place.region, seconds=round(life))
     return name, password, time.monotonic() + life - min(EARLY, life / 2)
@@ -122,14 +132,12 @@ def _refused(exc: ClientError, place: EcrRegistry) -> AccessFailed:
     status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     text = " ".join(f"{code}: {error.get('Message', '')}".split())[:300]
     if code in _THROTTLED:
-        return AccessFailed(PullFault.THROTTLED, SOURCE, text, "ECR is asked too often; it is tried again")
+        return AccessFailed(PullFault.THROTTLED, ECR_TOKEN, text, "ECR is asked too often; it is tried again")
     if status >= _SERVER_ERROR:
         hint = f"check that ECR in {place.region} works"
-        return AccessFailed(PullFault.TRANSIENT, SOURCE, text, hint)
-    if code in DENIED:
-        return AccessFailed(PullFault.CREDENTIALS, SOURCE, text, f"add to Lookout's IAM policy: {PERMISSION}")
-    return AccessFailed(PullFault.CREDENTIALS, SOURCE, text, "check the AWS credentials of Lookout")
-
-
-def _said(exc: BaseException) -> str:
-    return str(exc) or type(exc).__name__
+        return AccessFailed(PullFault.TRANSIENT, ECR_TOKEN, text, hint)
+    if code in DENIED and exc.operation_name == "GetAuthorizationToken":
+        return AccessFailed(
+            PullFault.CREDENTIALS, ECR_TOKEN, text, f"add to Lookout's IAM policy: {PERMISSION}"
+        )
+    return AccessFailed(PullFault.CREDENTIALS, ECR_TOKEN, text, "check the AWS credentials of Lookout")

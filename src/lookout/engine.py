@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import structlog
 from aiodocker import Docker, DockerError
+from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from lookout.credentials import Credentials
 from lookout.errors import (
@@ -43,6 +44,7 @@ QUICK = 60.0  # seconds: calls that only read or write the engine's own state, o
 REMOVE_IMAGE = 300.0  # seconds: its layers are deleted from the disk
 CREATE = 300.0  # seconds: create copies files of the image into new volumes
 START = 120.0  # seconds: networks, mounts and plugins are attached
+IMAGES_CHANGE = 3.0  # seconds in which a list of images that others change must come about
 LISTEN = 5.0  # seconds: until the engine begins to tell events
 REGISTRY = 20.0  # seconds: one question to a registry, through the engine
 STOP_MARGIN = 60.0  # seconds that the engine may need beyond the container's own stop timeout
@@ -166,8 +168,20 @@ class Engine:
             return found
 
     async def images(self) -> list[Json]:
-        """All images, as the engine lists them: also those without a name, and those that others build on."""
-        return await self._get_list("list images", "images/json", params={"all": "true"})
+        """All images, as the engine lists them: also those without a name, and those that others build on.
+
+        An engine with the containerd image store answers 404 while some image is being removed: it is asked
+        again for a moment.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(NotFound),
+            stop=stop_after_delay(IMAGES_CHANGE),
+            wait=wait_fixed(0.1),
+        )
+        try:
+            return await retrying(self._get_list, "list images", "images/json", params={"all": "true"})
+        except RetryError as exc:
+            raise EngineUnavailable("list images", "they change all the time") from exc
 
     async def remove_image(self, key: str) -> None:
         """Take a name from an image, or remove the image with this id; its layers go with its last name.

@@ -2,8 +2,7 @@
 
 import re
 
-from lookout.aws import EcrRegistry
-from lookout.credentials import Access
+from lookout.credentials import ECR_TOKEN, Access
 from lookout.errors import AccessFailed, PullFailed, PullFault
 from lookout.model import ImageRef
 
@@ -14,6 +13,7 @@ _FAULTS = {
     PullFault.CREDENTIALS: re.compile(
         r"unauthorized|no basic auth credentials|authentication required|authorization failed|forbidden"
         r"|incorrect username or password|(?<!permission )denied|http 40[13] response"
+        r"|not authorized|authorization token has expired"
     ),
     PullFault.NO_SPACE: re.compile(r"no space left on device|disk quota exceeded"),
     PullFault.UNTRUSTED: re.compile(r"x509:|server gave http response to https client"),
@@ -53,7 +53,7 @@ def _hint(image: ImageRef, fault: PullFault, access: Access, text: str) -> str:
     match fault:
         case PullFault.CREDENTIALS if access.credentials and "token has expired" in text:
             return "the next try fetches another one"
-        case PullFault.CREDENTIALS if access.credentials and EcrRegistry.parse(registry):
+        case PullFault.CREDENTIALS if access.source == ECR_TOKEN:
             return f"check that Lookout's IAM policy allows {IMAGES} on this repository"
         case PullFault.CREDENTIALS if access.credentials:
             return f"check them: {registry} did not take them, or they may not read this repository"

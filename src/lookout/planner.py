@@ -19,6 +19,7 @@ from lookout.names import (
     is_leftover_name,
     listed_name,
     name_of,
+    policy_of,
     reference_of,
     standin_name,
 )
@@ -47,8 +48,6 @@ REMOVED_BY_STOP = (
 
 #: States of containers that the engine is getting rid of.
 BEYOND_HELP = ("dead", "removing")
-#: And of those that serve, or go on to.
-RUNS = ("running", "restarting", "paused")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -79,14 +78,14 @@ class Planner:
         return None
 
     async def registries(self) -> set[str]:
-        """Those that the running containers come from which Lookout may replace.
+        """Those that containers come from which Lookout may replace, and which run or are to run again.
 
-        Also while they are being replaced, and as long as they are paused.
+        Also while they are being replaced, or are paused; and those that are stopped, but for which have no
+        restart policy: they have done what they were for.
         """
-        listed = await self._engine.listed()
-        ids = [one["Id"] for one in listed if one["State"] in RUNS or is_leftover_name(listed_name(one))]
-        inspected = await self._inspect(ids)
-        managed = [one for one in inspected if not why_not_managed(one, self._own_id, self._require_label)]
+        inspected = await self._inspect([one["Id"] for one in await self._engine.listed()])
+        serving = [one for one in inspected if _may_serve(one)]
+        managed = [one for one in serving if not why_not_managed(one, self._own_id, self._require_label)]
         names = await asyncio.gather(*map(self._names, managed))
         return {name.domain.lower() for found in names for name in found}
 
@@ -304,6 +303,12 @@ class Planner:
         paths = candidates(container, changes)
         stats = await asyncio.gather(*(self._engine.stat(container["Id"], path) for path in paths))
         return Layer(changes, {path: stat for path, stat in zip(paths, stats, strict=True) if stat})
+
+
+def _may_serve(container: Json) -> bool:
+    """Whether it runs, or is to run again as far as can be told."""
+    is_kept = policy_of(container)["Name"] != "no" or is_leftover_name(name_of(container))
+    return is_kept or not is_stopped(container)
 
 
 def is_stopped(container: Json) -> bool:

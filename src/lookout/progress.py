@@ -10,6 +10,8 @@ from lookout.model import ImageRef, Json
 
 TELL_EVERY = 10.0  # seconds between two lines of progress in the log
 
+ALMOST = 0.99  # of a layer at most has come, before the engine says that all has
+
 # What Docker's image stores say of a layer, in the order in which it comes.
 _WAITS = ("Pulling fs layer", "Waiting")
 _COMES = "Downloading"
@@ -53,7 +55,7 @@ class _Layer:
         """How much of it has come, from 0 to 1."""
         if self.is_here:
             return 1.0
-        return min(1.0, self.current / self.total) if self.total else 0.0
+        return min(ALMOST, self.current / self.total) if self.total else 0.0
 
 
 class Layers:
@@ -90,7 +92,9 @@ class Layers:
     def _note(self, layer: _Layer, status: str, detail: Json) -> None:
         layer.state = status
         if status == _COMES:
-            layer.current, layer.total = int(detail.get("current") or 0), int(detail.get("total") or 0)
+            current, total = int(detail.get("current") or 0), int(detail.get("total") or 0)
+            layer.total = max(layer.total, total)
+            layer.current = layer.total - total + current  # where a cut layer goes on, its rest is told
         elif layer.is_here:
             layer.current = layer.total
 

@@ -80,7 +80,7 @@ class Puller:
         retrying = AsyncRetrying(
             retry=retry_if_exception(_passes_soon),
             stop=lambda state: deadline - time.monotonic() < max(least, _asked_pause(state)),
-            wait=lambda state: min(self._pause(state), max(0.0, deadline - time.monotonic()) / 2),
+            wait=lambda state: self._pause(state, deadline - time.monotonic()),
             before_sleep=lambda state: _note_retry(request.image, state),
             reraise=True,
         )
@@ -149,10 +149,10 @@ class Puller:
             raise PullFailed(str(image), PullFault.PLATFORM, said, access.source, hint, pulled=pulled["Id"])
         return pulled
 
-    def _pause(self, state: RetryCallState) -> float:
-        """Seconds until the next try: more and more, and no less than the registry asks for."""
+    def _pause(self, state: RetryCallState, left: float) -> float:
+        """Seconds until the next try: more and more, so that `left` is used, and no less than is asked for."""
         growing = wait_random_exponential(min=min(1, self._longest_wait), max=self._longest_wait)
-        return max(growing(state), _asked_pause(state))
+        return max(min(growing(state), left / 2), _asked_pause(state), 0.0)
 
 
 class _Pull:

@@ -11,7 +11,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
-from lookout.aws import DENIED, NO_CREDENTIALS
+from lookout.aws import DENIED, NO_CREDENTIALS, said
 from lookout.errors import HandleGone, QueueDenied, QueueError, QueueRefused, QueueUnusable, WrongSettings
 from lookout.model import Message
 from lookout.settings import Settings
@@ -98,7 +98,7 @@ class Queue:
                     ["AWS_REGION: is required, since SqsQueueUrl does not tell the region"]
                 ) from None
             except (BotoCoreError, ValueError) as exc:
-                raise WrongSettings([f"AWS settings: {exc}"]) from None
+                raise WrongSettings([f"AWS settings: {said(exc)}"]) from None
             yield cls(client, settings.sqs_queue_url)
 
     async def receive(self, count: int, *, wait: int, visibility: int) -> list[Message]:
@@ -197,7 +197,7 @@ class Queue:
             error = exc.response.get("Error", {})
             raise _error(str(error.get("Code", "")), str(error.get("Message", ""))) from exc
         except NO_CREDENTIALS as exc:
-            raise QueueUnusable(f"AWS credentials: {exc}") from exc
+            raise QueueUnusable(f"AWS credentials: {said(exc)}") from None
         except Exception as exc:
             raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.typing import EventDict
 
-from lookout.model import DeployRequest, Json, Outcome
+from lookout.model import DeployRequest, Json, Origin, Outcome
 from lookout.names import REPLACED_IMAGES
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
@@ -188,6 +188,25 @@ async def test_an_engine_that_does_not_tell_its_images_costs_no_deploy(
     assert tags(engine, images[0].removesuffix(":1")) == ["4"]
 
 
+async def test_a_list_of_images_that_cannot_be_had_for_a_moment_is_asked_for_again(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    engine: PrivateEngine,
+    line: FaultProxy,
+    logs: list[EventDict],
+) -> None:
+    """So answers the containerd image store while images are removed."""
+    images = [app_image(str(tag)) for tag in range(1, 5)]
+    make_container(images[0], "api")
+    for nth, image in enumerate(images[1:], 1):
+        line.answer(r"GET .*/images/json", 404, nth=nth)
+        assert (await deploy(image, keep=0)).outcome is Outcome.DEPLOYED
+        assert line.is_spent
+    assert tags(engine, images[0].removesuffix(":1")) == ["4"]
+    assert not [event for event in logs if event["log_level"] in ("warning", "error")]
+
+
 async def test_without_a_cleaner_nothing_is_noted_and_nothing_goes(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -323,6 +342,27 @@ async def test_a_retry_remembers_what_there_was_before_the_first_try(
     assert (await deployer.deploy(request_for(image))).outcome is Outcome.ROLLED_BACK
     assert not has(engine, bad)
     assert engine.docker("image", "inspect", "--format={{.Id}}", image) == good
+
+
+async def test_what_there_was_before_another_message_is_not_what_there_was_before_this_one(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    make_deployer: MakeDeployer,
+    engine: PrivateEngine,
+    line: FaultProxy,
+) -> None:
+    image = app_image("latest")
+    make_container(image, "api")
+    theirs = engine.docker("image", "inspect", "--format={{.Id}}", app_image("latest", files={"/a": b"1"}))
+    deployer = make_deployer(keep=2)
+    line.answer(r"POST .*/containers/create", 500)
+    report = await deployer.deploy(request_for(image, origin=Origin("m-1", 1000)))
+    assert report.transient
+    app_image("latest", **BAD)
+    engine.tag(theirs, image)
+    report = await deployer.deploy(request_for(image, origin=Origin("m-2", 2000)))
+    assert report.outcome is Outcome.ROLLED_BACK
+    assert engine.docker("image", "inspect", "--format={{.Id}}", image) == theirs
 
 
 async def test_a_new_tag_of_a_bad_image_that_was_there_goes_alone(

@@ -1,6 +1,7 @@
 """Pulls through a line that does wrong: what passes is tried again, what does not costs no container."""
 
 import asyncio
+import json
 import os
 import re
 import secrets
@@ -164,6 +165,18 @@ async def test_what_a_registry_refuses_for_a_moment_is_asked_again(
     )
     assert retries(logs)
     assert all(hint in event["error"] for event in retries(logs))
+
+
+async def test_a_wait_that_a_registry_asks_for_in_words_is_heeded(
+    make_shop: MakeShop, deploy: Deploy, logs: list[EventDict]
+) -> None:
+    shop = make_shop()
+    asked = {"errors": [{"code": "TOOMANYREQUESTS", "message": "retry-after: 2.5s, allowed: 1/minute"}]}
+    json_type = {"Content-Type": "application/json"}
+    shop.line.refuse(MANIFESTS, 429, times=2, headers=json_type, body=json.dumps(asked))
+    report = await deploy(shop.image, pull_timeout=4)
+    assert report.outcome is Outcome.DEPLOYED, report.reason
+    assert [event["seconds"] for event in retries(logs)] == [2.5]
 
 
 async def test_a_registry_that_cannot_be_reached_is_tried_until_the_time_is_up(

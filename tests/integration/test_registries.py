@@ -151,7 +151,10 @@ def test_what_is_given_for_no_server_goes_to_the_only_registry_and_to_none_of_se
     assert "set RegistryServer" in said["reason"]
     assert not one.shown
     assert not other.shown
+    engine.docker("update", "--restart=unless-stopped", other.container)
     engine.docker("stop", "-t", "0", other.container)
+    lookout.wait_for("failed", message_id=service.send(f"{one.repository}:2"))
+    engine.docker("update", "--restart=no", other.container)
     lookout.wait_for("deployed", message_id=service.send(f"{one.repository}:3"))
     assert one.shown == {*one.registry.users.items()}
     assert not other.shown

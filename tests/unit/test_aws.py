@@ -1,8 +1,9 @@
-"""Which hosts are private registries of Amazon ECR, and where."""
+"""Which hosts are private registries of Amazon ECR, and what is said of AWS's errors."""
 
 import pytest
+from botocore.exceptions import CredentialRetrievalError, NoCredentialsError
 
-from lookout.aws import EcrRegistry
+from lookout.aws import EcrRegistry, said
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,10 @@ def test_a_registry_of_ecr_is_known_by_its_host(host: str, registry: EcrRegistry
 )
 def test_no_other_host_is_shown_a_token(host: str) -> None:
     assert EcrRegistry.parse(host) is None
+
+
+def test_what_a_program_for_credentials_has_written_is_not_said() -> None:
+    leaky = CredentialRetrievalError(provider="custom-process", error_msg="DEBUG token=hunter2\n")
+    assert said(leaky) == "custom-process gave none"
+    assert said(NoCredentialsError()) == "Unable to locate credentials"
+    assert said(ValueError("two\nlines")) == "two lines"

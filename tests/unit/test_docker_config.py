@@ -120,7 +120,9 @@ async def test_a_file_that_is_written_over_or_replaced_counts_at_once(write: Wri
     assert await config.find("ghcr.io") is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "\xff", '{"auths": {"ghcr.io": {"auth": "hunter2"}}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "\xff", "[" * 99999, '{"auths": {"ghcr.io": {"auth": "hunter2"}}}']
+)
 async def test_a_file_that_is_broken_is_said_without_any_of_it(
     write: Write, tmp_path: Path, text: str
 ) -> None:
@@ -130,7 +132,9 @@ async def test_a_file_that_is_broken_is_said_without_any_of_it(
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ['{"auths": []}', '{"auths": {"ghcr.io": 7}}', '{"credHelpers": 7}'])
+@pytest.mark.parametrize(
+    "text", ['{"credsStore": ["x"]}', '{"auths": []}', '{"auths": {"ghcr.io": 7}}', '{"credHelpers": 7}']
+)
 async def test_a_file_of_another_shape_says_nothing(write: Write, text: str) -> None:
     assert await write(text).find("ghcr.io") is None
 

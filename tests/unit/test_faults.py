@@ -58,6 +58,11 @@ SAID = [
     ("authentication required - incorrect username or password", PullFault.CREDENTIALS),
     ("requested access to the resource is denied - no", PullFault.CREDENTIALS),
     (
+        "error from registry: User: x is not authorized to perform: ecr:GetDownloadUrlForLayer",
+        PullFault.CREDENTIALS,
+    ),
+    ("error from registry: Your authorization token has expired. Reauthenticate", PullFault.CREDENTIALS),
+    (
         (
             "no matching manifest for linux/s390x in the manifest list entries: "
             "no match for platform in manifest: not found"
