@@ -348,12 +348,14 @@ async def test_what_there_was_before_another_message_is_not_what_there_was_befor
     app_image: AppImage,
     make_container: MakeContainer,
     make_deployer: MakeDeployer,
+    inspect: Inspect,
     engine: PrivateEngine,
     line: FaultProxy,
 ) -> None:
     image = app_image("latest")
-    make_container(image, "api")
+    good = inspect(make_container(image, "api"))["Image"]
     theirs = engine.docker("image", "inspect", "--format={{.Id}}", app_image("latest", files={"/a": b"1"}))
+    engine.tag(good, image)
     deployer = make_deployer(keep=2)
     line.answer(r"POST .*/containers/create", 500)
     report = await deployer.deploy(request_for(image, origin=Origin("m-1", 1000)))
