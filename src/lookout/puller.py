@@ -77,14 +77,24 @@ class Puller:
 
     async def _try_until(self, request: DeployRequest, platform: str, limit: float, tell: Watch) -> Json:
         deadline, least = time.monotonic() + limit, min(LEAST, limit / 10)
+        failures: list[BaseException | None] = []
+
+        def note_retry(state: RetryCallState) -> None:
+            failures.append(_error_of(state))
+            _note_retry(request.image, state)
+
         retrying = AsyncRetrying(
             retry=retry_if_exception(_passes_soon),
             stop=lambda state: deadline - time.monotonic() < max(least, _asked_pause(state)),
             wait=lambda state: self._pause(state, deadline - time.monotonic()),
-            before_sleep=lambda state: _note_retry(request.image, state),
+            before_sleep=note_retry,
             reraise=True,
         )
-        return await retrying(self._try, request, platform, deadline, tell)
+        try:
+            return await retrying(self._try, request, platform, deadline, tell)
+        except _OutOfTime as exc:
+            # What has gone wrong before says more than the end of the time.
+            raise (failures[-1] if failures and failures[-1] else exc) from None
 
     async def _try(self, request: DeployRequest, platform: str, deadline: float, tell: Watch) -> Json:
         image, began, access = request.image, time.monotonic(), Access()
@@ -94,7 +104,8 @@ class Puller:
                 digest = await self._stream(request, platform, access, tell)
                 pulled = await self._take(request, platform, access)
         except TimeoutError:
-            raise pull_failed(image, "it was not done in PullTimeoutSeconds", access) from None
+            late = pull_failed(image, "it was not done in PullTimeoutSeconds", access)
+            raise _OutOfTime(**vars(late)) from None
         except AccessFailed as exc:
             raise no_access(image, exc) from exc
         except PullFailed as exc:
@@ -183,9 +194,17 @@ class _Pull:
             watch(progress)
 
 
+class _OutOfTime(PullFailed):
+    """The time for all tries was over in the middle of one."""
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
+
+
 def _asked_pause(state: RetryCallState) -> float:
     """Seconds that the registry has asked to wait for."""
-    error = state.outcome.exception() if state.outcome else None
+    error = _error_of(state)
     return (error.retry_after or 0.0) if isinstance(error, PullFailed) else 0.0
 
 
@@ -198,7 +217,5 @@ def _passes_soon(error: BaseException) -> bool:
 
 
 def _note_retry(image: ImageRef, state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning(
-        "trying to pull again", image=str(image), error=str(error), seconds=round(state.upcoming_sleep, 1)
-    )
+    error, seconds = str(_error_of(state)), round(state.upcoming_sleep, 1)
+    log.warning("trying to pull again", image=str(image), error=error, seconds=seconds)

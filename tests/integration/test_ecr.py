@@ -157,7 +157,7 @@ async def test_a_token_that_cannot_be_had_is_said(
 ) -> None:
     _, repository = shop
     aws(environment)
-    deployer = make_deployer(new_keychain(), pull_timeout=3)
+    deployer = make_deployer(new_keychain(), pull_timeout=4)
     report = await deployer.deploy(request_for(f"{repository}:2"))
     assert (report.outcome, report.transient) == (Outcome.FAILED, transient)
     assert hint in report.reason

@@ -179,6 +179,20 @@ async def test_a_wait_that_a_registry_asks_for_in_words_is_heeded(
     assert [event["seconds"] for event in retries(logs)] == [2.5]
 
 
+async def test_a_pull_that_runs_out_of_time_says_what_has_gone_wrong_before(
+    make_shop: MakeShop, deploy: Deploy, logs: list[EventDict]
+) -> None:
+    shop = make_shop()
+    shop.line.refuse(MANIFESTS, 503, times=2)
+    shop.line.stall(MANIFESTS)
+    report = await deploy(shop.image, pull_timeout=3)
+    assert "503 Service Unavailable" in report.reason
+    shop.line.behave()
+    shop.line.stall(MANIFESTS)
+    report = await deploy(shop.image, pull_timeout=2)
+    assert "it was not done in PullTimeoutSeconds" in report.reason
+
+
 async def test_a_registry_that_cannot_be_reached_is_tried_until_the_time_is_up(
     make_container: MakeContainer,
     deploy: Deploy,
