@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import threading
+from abc import ABC, abstractmethod
 from typing import Self
 
 from aiohttp import web
@@ -13,7 +14,7 @@ from testbed.sandbox import Sandbox, address_of, host_of
 LARGEST_BODY = 1024 * 1024 * 1024  # bytes: images are pushed as well
 
 
-class InnerServer:
+class InnerServer(ABC):
     """A server in a sandbox, at a port of the loopback or as one of the sandbox's HOSTS.
 
     It lives in the test's own process, which may so ask it, and tell it what to do, at any time.
@@ -48,9 +49,9 @@ class InnerServer:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
+    @abstractmethod
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """What it answers."""
-        raise NotImplementedError
 
     async def serve(self, address: str, port: int) -> None:
         """Serve until it is stopped."""

@@ -56,9 +56,7 @@ class Cleaner:
         """What the engine has now; for `take_back`. None where it does not tell, which is no reason to fail."""
         try:
             ids = frozenset(one["Id"] for one in await self._engine.images())
-            return Before(ids, (await self._engine.image(image.canonical))["Id"])
-        except NotFound:
-            return Before(ids, "")
+            return Before(ids, await self._tagged(image))
         except (EngineError, EngineUnavailable) as exc:
             log.warning("the engine does not tell its images; none is taken back", error=str(exc))
             return None
@@ -78,6 +76,13 @@ class Cleaner:
         is_new = pulled not in before.ids and pulled not in await self._used()
         if is_new and is_only(brought, image.name, frozenset([image.tag])):
             await self._remove(pulled, brought.get("RepoTags") or ())
+
+    async def _tagged(self, image: ImageRef) -> str:
+        """The id of the image that has this tag; empty if none has."""
+        try:
+            return str((await self._engine.image(image.canonical))["Id"])
+        except NotFound:
+            return ""
 
     async def _untag(self, image: ImageRef, pulled: str, before: Before) -> None:
         if before.tagged:

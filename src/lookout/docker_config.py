@@ -75,7 +75,7 @@ class DockerConfig:
             return None
         try:
             username, password = _decoded(entry["auth"]) if entry.get("auth") else ("", "")
-        except (ValueError, AttributeError):
+        except ValueError:
             raise CredentialsMissing(
                 f"`auth` of {registry} in {self._path} is not NAME:PASSWORD in base64; `docker login` writes it anew"
             ) from None
@@ -141,17 +141,20 @@ def _told(answer: Json, name: str) -> Credentials | None:
     return Credentials(name, username, secret)
 
 
-def _for(registry: str, entries: Any) -> Any:
+def _for(registry: str, entries: object) -> Any:
     """The entry whose key means this registry; one that spells it out goes before those that mean it."""
-    keys = _meaning(registry, entries if isinstance(entries, dict) else {})
-    return next((entries[key] for key in sorted(keys, key=lambda key: key != address_of(registry))), None)
+    known: Json = entries if isinstance(entries, dict) else {}
+    keys = sorted(_meaning(registry, known), key=lambda key: key != address_of(registry))
+    return next((known[key] for key in keys), None)
 
 
 def _meaning(registry: str, entries: Json) -> Iterator[str]:
     return (key for key in entries if registry_of(key) == registry.lower())
 
 
-def _decoded(auth: Any) -> tuple[str, str]:
+def _decoded(auth: object) -> tuple[str, str]:
+    if not isinstance(auth, str):
+        raise ValueError("no text")  # noqa: TRY004  as for any other wrong value
     name, colon, password = base64.b64decode("".join(auth.split()), validate=True).decode().partition(":")
     if not colon:
         raise ValueError("no colon")

@@ -8,7 +8,6 @@ import base64
 import datetime
 import time
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -118,12 +117,12 @@ async def _ask(place: EcrRegistry) -> Any:
         return await client.get_authorization_token(registryIds=[place.account])
 
 
-def _life(expires_at: Any) -> float:
+def _life(expires_at: object) -> float:
     """Seconds that a new token has; as long as ECR promises where the clocks do not agree on that."""
-    with suppress(AttributeError, TypeError, ValueError, OverflowError):
-        left = (expires_at - datetime.datetime.now(datetime.UTC)).total_seconds()
-        return float(left) if 0 < left < LIFE else LIFE
-    return LIFE
+    if not isinstance(expires_at, datetime.datetime) or expires_at.tzinfo is None:
+        return LIFE
+    left = (expires_at - datetime.datetime.now(datetime.UTC)).total_seconds()
+    return left if 0 < left < LIFE else LIFE
 
 
 def _refused(exc: ClientError, place: EcrRegistry) -> AccessFailed:

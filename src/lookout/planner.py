@@ -78,10 +78,9 @@ class Planner:
         return None
 
     async def registries(self) -> set[str]:
-        """Those that containers come from which Lookout may replace, and which run or are to run again.
+        """Those that containers come from which Lookout may replace, and which serve or may serve again.
 
-        Also while they are being replaced, or are paused; and those that are stopped, but for which have no
-        restart policy: they have done what they were for.
+        One that is stopped and has no restart policy does not count: it has done what it was for.
         """
         inspected = await self._inspect([one["Id"] for one in await self._engine.listed()])
         serving = [one for one in inspected if _may_serve(one)]

@@ -77,10 +77,11 @@ class Puller:
 
     async def _try_until(self, request: DeployRequest, platform: str, limit: float, tell: Watch) -> Json:
         deadline, least = time.monotonic() + limit, min(LEAST, limit / 10)
-        failures: list[BaseException | None] = []
+        failures: list[BaseException] = []
 
         def note_retry(state: RetryCallState) -> None:
-            failures.append(_error_of(state))
+            if error := _error_of(state):
+                failures.append(error)
             _note_retry(request.image, state)
 
         retrying = AsyncRetrying(
@@ -94,7 +95,7 @@ class Puller:
             return await retrying(self._try, request, platform, deadline, tell)
         except _OutOfTime as exc:
             # What has gone wrong before says more than the end of the time.
-            raise (failures[-1] if failures and failures[-1] else exc) from None
+            raise [exc, *failures][-1] from None
 
     async def _try(self, request: DeployRequest, platform: str, deadline: float, tell: Watch) -> Json:
         image, began, access = request.image, time.monotonic(), Access()

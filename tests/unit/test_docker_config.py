@@ -121,7 +121,15 @@ async def test_a_file_that_is_written_over_or_replaced_counts_at_once(write: Wri
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "\xff", "[" * 99999, '{"auths": {"ghcr.io": {"auth": "hunter2"}}}']
+    "text",
+    [
+        "{",
+        "[]",
+        "\xff",
+        "[" * 99999,
+        '{"auths": {"ghcr.io": {"auth": "hunter2"}}}',
+        '{"auths": {"ghcr.io": {"auth": 7}}}',
+    ],
 )
 async def test_a_file_that_is_broken_is_said_without_any_of_it(
     write: Write, tmp_path: Path, text: str

@@ -1,6 +1,10 @@
 """What an engine tells of a pull, line by line, as numbers."""
 
-from lookout.model import Json
+import pytest
+from structlog.testing import capture_logs
+
+from lookout import progress
+from lookout.model import ImageName, ImageRef, Json
 from lookout.progress import Layers, Progress
 
 
@@ -61,3 +65,20 @@ def test_a_line_of_another_shape_does_no_harm() -> None:
     for told in ({}, {"status": None, "id": None, "progressDetail": None}, line("a", "Downloading")):
         layers.read(told)
     assert layers.progress().percent == 0
+
+
+@pytest.mark.parametrize(("every", "level"), [(0, "info"), (60, "debug")])
+def test_a_long_pull_is_told_now_and_then_and_each_step_at_debug_level(
+    monkeypatch: pytest.MonkeyPatch, every: float, level: str
+) -> None:
+    monkeypatch.setattr(progress, "TELL_EVERY", every)
+    image = ImageRef(ImageName("ghcr.io", "acme/api"), "2")
+    with capture_logs() as logs:
+        told = progress.ProgressLog(image)
+        told(Progress(layers=2, bytes=5, bytes_total=10, percent=50))
+        told(Progress(layers=2, layers_done=1, bytes=5, bytes_total=10, percent=50))
+    assert {event["log_level"] for event in logs} == {level}
+    assert [(event["image"], event["percent"], event["layers_done"]) for event in logs] == [
+        ("ghcr.io/acme/api:2", 50, 0),
+        ("ghcr.io/acme/api:2", 50, 1),
+    ]
