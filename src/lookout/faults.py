@@ -7,6 +7,8 @@ from lookout.errors import AccessFailed, PullFailed, PullFault
 from lookout.model import ImageRef
 
 _FAULTS = {
+    # The containerd image store says so of content that it is just about to clear away.
+    PullFault.TRANSIENT: re.compile(r"content digest \S+ not found"),
     PullFault.THROTTLED: re.compile(
         r"toomanyrequests|too many requests|http 429 response|rate limit|rate exceeded|retry-after"
     ),

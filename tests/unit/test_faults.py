@@ -69,6 +69,11 @@ SAID = [
         ),
         PullFault.PLATFORM,
     ),
+    (
+        f"failed to check image sha256:{'0' * 64}: rpc error: code = NotFound "
+        f"desc = content digest sha256:{'0' * 64}: not found",
+        PullFault.TRANSIENT,
+    ),
     ("failed to copy: failed to send write: write /data: no space left on device", PullFault.NO_SPACE),
     ("short read: expected 4084125 bytes but got 500000: unexpected EOF", PullFault.TRANSIENT),
     (f"{CONTAINERD}{HOST}/acme/api:2: not found", PullFault.NOT_FOUND),
