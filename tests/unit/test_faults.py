@@ -70,8 +70,10 @@ SAID = [
         PullFault.PLATFORM,
     ),
     (
-        f"failed to check image sha256:{'0' * 64}: rpc error: code = NotFound "
-        f"desc = content digest sha256:{'0' * 64}: not found",
+        (
+            f"failed to check image sha256:{'0' * 64}: rpc error: code = NotFound "
+            f"desc = content digest sha256:{'0' * 64}: not found"
+        ),
         PullFault.TRANSIENT,
     ),
     ("failed to copy: failed to send write: write /data: no space left on device", PullFault.NO_SPACE),
