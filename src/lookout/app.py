@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -60,7 +60,7 @@ async def run(settings: Settings, *, pace: Pace = PROMISED) -> None:
     Raises WrongSettings where the queue, the engine or the credentials can never work.
     """
     log.info("starting", **settings.shown())
-    async with Engine.connect() as engine, Queue.connect(settings) as queue:
+    async with Engine.connect() as engine, _queue(settings) as queue:
         with _stop_signals() as stopping:
             try:
                 await unless(stopping, _reach(engine))
@@ -140,7 +140,7 @@ async def _serve(
         deploy_time=settings.deploy_time_seconds,
         host_id=settings.host_id,
         stopping=stopping,
-        other_queues=[url for url in (settings.dead_letter_queue_url,) if url],
+        other_queues=settings.other_queues,
         longest_backoff=pace.longest_poll_backoff,
     )
     planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
@@ -195,6 +195,11 @@ async def _end_poll(polling: asyncio.Task[None], grace: float) -> None:
     """Let the open poll end by itself, so that what it brings can be given back."""
     await asyncio.wait({polling}, timeout=grace)
     polling.cancel()
+
+
+def _queue(settings: Settings) -> AbstractAsyncContextManager[Queue]:
+    calls = settings.max_messages + 4  # of which the poll is one, and renewals come beside those of slots
+    return Queue.connect(settings, poll_time=settings.poll_time_seconds, calls=calls)
 
 
 def _dead_letters(settings: Settings, queue: Queue) -> DeadLetters | None:

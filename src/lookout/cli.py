@@ -1,24 +1,24 @@
-"""The command `lookout`: nothing but this file prints, and only this file decides exit codes."""
+"""The command `lookout`: only this file decides exit codes. Each command imports what it needs itself."""
 
 import argparse
 import asyncio
 import os
 import sys
-from importlib.metadata import version
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import structlog
-
-from lookout import app, log, printout, settings
-from lookout.app import PROMISED, Pace
 from lookout.errors import LookoutError, WrongSettings
 from lookout.model import ImageRef, Outcome, Reference, is_tag
+
+if TYPE_CHECKING:
+    from lookout.app import Pace
 
 DONE, CRASHED, MISUSED = 0, 1, 2
 #: Endings of a plan that are not for a script to go on with.
 BAD_ENDINGS = (Outcome.FAILED, Outcome.NOT_HERE)
 
 
-def main(pace: Pace = PROMISED) -> int:
+def main(pace: "Pace | None" = None) -> int:
     """Run the daemon, or plan. The exit code is 0 if all went well, 2 for wrong settings or arguments, else 1.
 
     `lookout plan` ends with 1 where the deploy would be refused, or would find no container.
@@ -33,20 +33,26 @@ def main(pace: Pace = PROMISED) -> int:
     except KeyboardInterrupt:
         return CRASHED
     except Exception:  # noqa: BLE001  the last line of defence: one log line, never a traceback
+        import structlog
+
         structlog.stdlib.get_logger(__name__).critical("ended by an error; please report it", exc_info=True)
         return CRASHED
 
 
-def _run(pace: Pace) -> int:
+def _run(pace: "Pace | None") -> int:
+    from lookout import app, log, settings
+
     chosen = settings.load()
     log.configure(chosen.log_level, chosen.log_format)
-    asyncio.run(app.run(chosen, pace=pace))
+    asyncio.run(app.run(chosen, pace=pace or app.PROMISED))
     return DONE
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     if not (arguments.image or arguments.container):
         arguments.refuse("say IMAGE:TAG, or --container NAME, or both")
+    from lookout import app, log, printout, settings
+
     chosen = settings.load_for_plan()
     log.configure(settings.LogLevel.WARNING, chosen.log_format, sys.stderr)
     try:
@@ -75,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         description="Redeploys Docker containers when a message on an SQS queue says so.",
         epilog="Settings are environment variables: at least SqsQueueUrl. See the README.",
     )
-    lookout.add_argument("--version", action="version", version=f"%(prog)s {version('lookout')}")
+    lookout.add_argument("--version", action=_Version, nargs=0, help="show the version, and end")
     commands = lookout.add_subparsers(dest="command", metavar="COMMAND", help="without one, the daemon runs")
     plan = commands.add_parser(
         "plan",
@@ -91,6 +97,22 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--pull", action="store_true", help="pull the image first, as a deploy does")
     plan.set_defaults(refuse=plan.error)
     return lookout
+
+
+class _Version(argparse.Action):
+    """Looks for the version only where it is asked for: that takes as long as all the rest."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        _: argparse.Namespace,
+        __: str | Sequence[Any] | None,
+        ___: Any = None,
+    ) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('lookout')}")
+        parser.exit()
 
 
 def _image(text: str) -> ImageRef:

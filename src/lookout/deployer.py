@@ -34,7 +34,7 @@ from lookout.errors import (
 from lookout.history import Replaced, history, noted
 from lookout.identity import identity
 from lookout.locks import Locks
-from lookout.model import DeployRequest, ImageRef, Json, Origin, Outcome, Report
+from lookout.model import ContainerReport, DeployRequest, ImageRef, Json, Origin, Outcome, Report
 from lookout.names import name_of
 from lookout.plan import DeployPlan, Plan
 from lookout.planner import Planner, is_stopped
@@ -143,11 +143,11 @@ class Deployer:
         except CopyRefused as exc:
             return Report(Outcome.FAILED, str(exc))
         except SwapRefused as exc:
-            return Report(Outcome.FAILED, str(exc), transient=exc.transient, log_tail=exc.log_tail)
+            return Report(Outcome.FAILED, str(exc), transient=exc.transient)
         except RolledBack as exc:
-            return Report(Outcome.ROLLED_BACK, str(exc), log_tail=exc.log_tail)
+            return Report(Outcome.ROLLED_BACK, str(exc))
         except RollbackFailed as exc:
-            return Report(Outcome.ROLLBACK_FAILED, str(exc), log_tail=exc.log_tail)
+            return Report(Outcome.ROLLBACK_FAILED, str(exc))
 
     async def _deploy(self, request: DeployRequest, found: "_Found") -> Report:
         targets = await self._targets(request)
@@ -234,7 +234,9 @@ class Deployer:
                 self._repair()
         # Those of the image first, then those that had to follow them.
         ordered = sorted(plan.plans, key=lambda one: bool(one.follows))
-        return Report(Outcome.DEPLOYED, containers=tuple(one.name for one in ordered))
+        return Report(
+            Outcome.DEPLOYED, each=tuple(ContainerReport(one.name, Outcome.DEPLOYED) for one in ordered)
+        )
 
     async def _prepare(
         self, plan: DeployPlan, request: DeployRequest, signature: Signature

@@ -2,6 +2,7 @@
 
 import re
 
+from lookout import result
 from lookout.aws import dns_suffix
 from lookout.body import Body
 from lookout.errors import InvalidBody
@@ -33,7 +34,7 @@ def unwrap(text: str) -> Body | Nothing:
     if body.get("Type") == _NOTIFICATION:
         body = _notified(body)
     match body.get("Type"):
-        case "lookout.result":
+        case result.TYPE:
             return Nothing("a result of Lookout, not a request; check who sends to this queue")
         case "SubscriptionConfirmation":
             raise InvalidBody(

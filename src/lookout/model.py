@@ -201,13 +201,47 @@ class Outcome(StrEnum):
     ROLLBACK_FAILED = "rollback_failed"
 
 
+class Phase(StrEnum):
+    """What is being done right now: for a deploy as a whole, or with one of its containers."""
+
+    WAITING = "waiting"
+    PULLING = "pulling"
+    CREATING = "creating"
+    REPLACING = "replacing"
+    ROLLING_BACK = "rolling_back"
+    CLEANING = "cleaning"
+    # Of one container.
+    STOPPING = "stopping"
+    STARTING = "starting"
+    MONITORING = "monitoring"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True)
+class ContainerReport:
+    """What has become of one container, or where it is right now."""
+
+    name: str
+    outcome: Outcome | None = None  # None while its deploy runs
+    phase: Phase | None = None  # only while its deploy runs
+    old_image: str = ""
+    new_image: str = ""
+    downtime: float | None = None  # seconds in which neither the old nor the new one served
+    log_tail: str = ""  # of the new one, where it was no good
+    reason: str = ""  # why it was left alone
+
+
 @dataclass(frozen=True)
 class Report:
-    """How a deploy ended, why, and which containers it replaced."""
+    """How a deploy ended, why, and what has become of each container."""
 
     outcome: Outcome
     reason: str = ""
-    containers: tuple[str, ...] = ()
-    log_tail: str = ""  # of a new container that was no good
+    each: tuple[ContainerReport, ...] = ()
     transient: bool = False  # a failure whose cause may pass by itself
     retry_after: float | None = None  # seconds, where the usual backoff does not fit
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """The names of those that were replaced."""
+        return tuple(one.name for one in self.each if one.outcome is Outcome.DEPLOYED)

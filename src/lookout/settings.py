@@ -87,8 +87,8 @@ class Unmatched(StrEnum):
     DELETE = "delete"
 
 
-class EngineSettings(BaseSettings):
-    """The settings of what is done on the engine; those of the Docker SDK are its own.
+class _Common(BaseSettings):
+    """How every setting is read, and those that every command has.
 
     Names are written `MonitorSeconds` or `MONITOR_SECONDS`. The environment wins over `.env`, and
     `.env` over a file of that name under `/run/secrets`. An empty value counts as not set.
@@ -118,6 +118,50 @@ class EngineSettings(BaseSettings):
         le=LONGEST_DEPLOY_TIME,
         description="The expected time of a deploy whose message does not say.",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _blank_is_not_set(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            raise PydanticUseDefault
+        return value
+
+    def shown(self) -> dict[str, object]:
+        """The settings by their public names, for the log; secrets are masked."""
+        return {to_pascal(name): value for name, value in self.model_dump(mode="json").items()}
+
+
+class QueueSettings(_Common):
+    """Where the queue is; credentials of AWS are those of its SDK."""
+
+    sqs_queue_url: Annotated[str, AfterValidator(_queue_url)] = Field(
+        description="The queue that brings the deploys."
+    )
+
+    @property
+    def region(self) -> str | None:
+        """AWS_REGION, which botocore does not read, AWS_DEFAULT_REGION, or that of the queue URL.
+
+        None leaves it to the SDK's own configuration files.
+        """
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            if value := os.environ.get(name, "").strip():
+                return value
+        return region_of(urlsplit(self.sqs_queue_url).hostname or "")
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """The server of a queue that is not at AWS, unless the SDK's own variables name one."""
+        url = urlsplit(self.sqs_queue_url)
+        given = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"))
+        if given or is_at_aws(url.hostname or ""):
+            return None
+        return f"{url.scheme}://{url.netloc}"
+
+
+class EngineSettings(_Common):
+    """What is done on the engine; the settings of the Docker SDK are its own."""
+
     monitor_seconds: float = Field(
         5,
         ge=0,
@@ -149,13 +193,6 @@ class EngineSettings(BaseSettings):
         description="How long a pull may take with all its tries; unset, 600, or the deploy time if longer.",
     )
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _blank_is_not_set(cls, value: Any) -> Any:
-        if isinstance(value, str) and not value.strip():
-            raise PydanticUseDefault
-        return value
-
     @field_validator("registry_password")
     @classmethod
     def _comes_with_a_user_name(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -163,17 +200,10 @@ class EngineSettings(BaseSettings):
             raise ValueError("must be set together with RegistryUsername, or neither of them")
         return value
 
-    def shown(self) -> dict[str, object]:
-        """The settings by their public names, for the log; secrets are masked."""
-        return {to_pascal(name): value for name, value in self.model_dump(mode="json").items()}
 
+class Settings(EngineSettings, QueueSettings):
+    """Every setting of the daemon."""
 
-class Settings(EngineSettings):
-    """Every setting of Lookout itself: those of the queue too. AWS settings are those of its SDK."""
-
-    sqs_queue_url: Annotated[str, AfterValidator(_queue_url)] = Field(
-        description="The queue that brings the deploys."
-    )
     poll_time_seconds: int = Field(20, ge=1, le=20, description="How long one receive call waits.")
     host_id: str | None = Field(
         None,
@@ -193,6 +223,9 @@ class Settings(EngineSettings):
     dead_letter_queue_url: Annotated[str, AfterValidator(_queue_url)] | None = Field(
         None, description="The queue for messages that ended badly."
     )
+    result_queue_url: Annotated[str, AfterValidator(_queue_url)] | None = Field(
+        None, description="The queue that is told how each message ended."
+    )
     max_messages: int = Field(
         32, ge=1, le=1000, description="How many messages are held at the same time at most."
     )
@@ -205,41 +238,42 @@ class Settings(EngineSettings):
     keep_images: int = Field(
         2, ge=0, le=1000, description="How many replaced images of a repository stay for a quick way back."
     )
+    heartbeat_file: Path = Field(
+        Path("/dev/shm/lookout-heartbeat"),  # noqa: S108  memory, which a read-only container has too
+        description="A file that is touched every few seconds while all is well.",
+    )
+    http_port: int | None = Field(
+        None, ge=1, le=65535, description="Where /healthz and /metrics are served; unset, nowhere."
+    )
+    http_host: str = Field("127.0.0.1", description="The address to serve them on.")
 
-    @field_validator("dead_letter_queue_url")
+    @field_validator("dead_letter_queue_url", "result_queue_url")
     @classmethod
     def _is_another_queue_of_the_same_server(cls, value: str | None, info: ValidationInfo) -> str | None:
         own = info.data.get("sqs_queue_url")
         if value and own:
             queue, deploys = QueueUrl.parse(value), QueueUrl.parse(own)
             if queue == deploys:
-                raise ValueError("must not be the queue of SqsQueueUrl: what ended badly would come back")
+                raise ValueError("must not be the queue of SqsQueueUrl: what is sent there would come back")
             if queue.server != deploys.server:
                 raise ValueError("must be a queue of the same region, or server, as that of SqsQueueUrl")
         return value
 
-    @property
-    def region(self) -> str | None:
-        """AWS_REGION, which botocore does not read, AWS_DEFAULT_REGION, or that of the queue URL.
-
-        None leaves it to the SDK's own configuration files.
-        """
-        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-            if value := os.environ.get(name, "").strip():
-                return value
-        return region_of(urlsplit(self.sqs_queue_url).hostname or "")
+    @field_validator("result_queue_url")
+    @classmethod
+    def _is_not_that_of_dead_letters(cls, value: str | None, info: ValidationInfo) -> str | None:
+        other = info.data.get("dead_letter_queue_url")
+        if value and other and QueueUrl.parse(value) == QueueUrl.parse(other):
+            raise ValueError("must not be the queue of DeadLetterQueueUrl")
+        return value
 
     @property
-    def endpoint_url(self) -> str | None:
-        """The server of a queue that is not at AWS, unless the SDK's own variables name one."""
-        url = urlsplit(self.sqs_queue_url)
-        given = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"))
-        if given or is_at_aws(url.hostname or ""):
-            return None
-        return f"{url.scheme}://{url.netloc}"
+    def other_queues(self) -> tuple[str, ...]:
+        """The URLs of those that Lookout only sends to."""
+        return tuple(url for url in (self.dead_letter_queue_url, self.result_queue_url) if url)
 
 
-Kind = TypeVar("Kind", bound=EngineSettings)
+Kind = TypeVar("Kind", bound=_Common)
 
 
 def load(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR) -> Settings:
@@ -254,6 +288,11 @@ def load(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR) -> Settings
 def load_for_plan(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR) -> EngineSettings:
     """The same without a queue: its settings may be missing or wrong."""
     return _load(EngineSettings, env_file, secrets_dir)
+
+
+def load_for_sending(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR) -> QueueSettings:
+    """The same without an engine."""
+    return _load(QueueSettings, env_file, secrets_dir)
 
 
 def _load(kind: type[Kind], env_file: Path, secrets_dir: Path) -> Kind:

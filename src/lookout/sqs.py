@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 from lookout.aws import DENIED, NO_CREDENTIALS, said
 from lookout.errors import HandleGone, QueueDenied, QueueError, QueueRefused, QueueUnusable, WrongSettings
 from lookout.model import Message
-from lookout.settings import Settings
+from lookout.settings import QueueSettings
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs.client import SQSClient
@@ -73,14 +73,17 @@ class Queue:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, settings: Settings) -> AsyncIterator["Queue"]:
-        """One client for the life of the process, with the SDK's own chain of credentials."""
+    async def connect(cls, settings: QueueSettings, *, poll_time: int, calls: int) -> AsyncIterator["Queue"]:
+        """One client for the life of the process, with the SDK's own chain of credentials.
+
+        It waits for `poll_time` seconds in a receive call at most, and is for so many calls at the same time.
+        """
         config = AioConfig(
             connect_timeout=5,
             # Shorter than the wait, and each abandoned poll could swallow a message.
-            read_timeout=settings.poll_time_seconds + 10,
+            read_timeout=poll_time + 10,
             # A pool of one would let a visibility call wait for the end of the poll.
-            max_pool_connections=settings.max_messages + 4,
+            max_pool_connections=calls,
             retries={"mode": "standard", "total_max_attempts": 1},
         )
         async with AsyncExitStack() as stack:
@@ -202,7 +205,7 @@ class Queue:
             raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
 
 
-def region_of(settings: Settings) -> str | None:
+def region_of(settings: QueueSettings) -> str | None:
     """A server of one's own takes any region; AWS needs the right one."""
     if settings.region:
         return settings.region

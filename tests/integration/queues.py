@@ -33,7 +33,7 @@ async def connected(url: str, environment: dict[str, str] = ANYONE, **more: Any)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        async with Queue.connect(settings) as queue:
+        async with Queue.connect(settings, poll_time=settings.poll_time_seconds, calls=36) as queue:
             yield queue
 
 

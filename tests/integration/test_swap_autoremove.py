@@ -74,7 +74,7 @@ async def test_case_45_a_bad_image_leaves_a_container_like_the_old_one(
     report = await deploy(app_image("2", changes=[*WITH_DATA, f"CMD {command}"]), monitor=1.5)
     assert report.outcome is Outcome.ROLLED_BACK
     says, reason = BAD[command]
-    assert says in report.log_tail, "although its log went with it"
+    assert says in report.each[0].log_tail, "although its log went with it"
     assert re.search(reason, report.reason)
     back = inspect(name)
     assert (back["State"]["Running"], back["Image"]) == (True, old["Image"])

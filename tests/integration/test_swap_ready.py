@@ -95,7 +95,7 @@ async def test_a_bad_image_is_known_in_the_time_that_its_own_numbers_allow_and_t
     assert name in report.reason
     assert bad.says in report.reason
     assert "sick" not in report.reason
-    assert bad.log in report.log_tail
+    assert bad.log in report.each[0].log_tail
     assert_back(old, inspect(name))
     assert page(engine, "http://127.0.0.1:18101/") == "1"
     assert not leftovers(engine)

@@ -57,6 +57,10 @@ def test_one_setting_is_enough_and_the_others_have_defaults(load_with: Load) -> 
         "PullTimeoutSeconds": None,
         "CleanupImages": True,
         "KeepImages": 2,
+        "ResultQueueUrl": None,
+        "HeartbeatFile": "/dev/shm/lookout-heartbeat",
+        "HttpPort": None,
+        "HttpHost": "127.0.0.1",
     }
 
 

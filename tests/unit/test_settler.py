@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tests.unit.bench import Bench, message
 
 from lookout import dead_letters, leases, settler
-from lookout.model import Outcome, Report
+from lookout.model import ContainerReport, Outcome, Report
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,11 @@ async def test_what_waits_for_another_host_is_told_once() -> None:
 @pytest.mark.parametrize(
     ("report", "level", "following"),
     [
-        (Report(Outcome.DEPLOYED, containers=("api",)), "info", "the message is deleted"),
+        (
+            Report(Outcome.DEPLOYED, each=(ContainerReport("api", Outcome.DEPLOYED),)),
+            "info",
+            "the message is deleted",
+        ),
         (Report(Outcome.NOT_HERE, "nothing runs it", retry_after=3), "info", "tried again in 3 s"),
         (Report(Outcome.INVALID, "ImageTag is missing"), "error", "tried again in "),
         (Report(Outcome.FAILED, "no such tag"), "error", "the message is deleted"),
