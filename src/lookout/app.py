@@ -26,6 +26,7 @@ from lookout.planner import Planner
 from lookout.preview import Preview, Previewer
 from lookout.puller import Puller
 from lookout.receiver import Receiver
+from lookout.replies import Replies
 from lookout.settings import EngineSettings, Settings, Unmatched
 from lookout.settler import Settler
 from lookout.sqs import Queue
@@ -122,10 +123,12 @@ async def _serve(
     settings: Settings, pace: Pace, engine: Engine, queue: Queue, stopping: asyncio.Event
 ) -> None:
     in_flight = Leases(queue, slots=settings.max_messages, floor=pace.lease_floor, margin=pace.lease_margin)
+    replies = Replies(queue, result_queue_url=settings.result_queue_url, host_id=settings.host_id)
     ending = Settler(
         in_flight,
         retry_for=settings.retry_for_seconds,
         dead_letters=_dead_letters(settings, queue),
+        replies=replies,
         keeps_unmatched=settings.unmatched_messages is Unmatched.KEEP,
         in_order=queue.is_fifo,
         backoff_base=pace.backoff_base,
@@ -169,7 +172,7 @@ async def _serve(
     except Interrupted:
         await deploying.close(within=undo_time)
         raise
-    dispatcher = Dispatcher(inbox, deploying.deploy, in_flight, ending, keep_all=queue.is_fifo)
+    dispatcher = Dispatcher(inbox, deploying.deploy, in_flight, ending, replies, keep_all=queue.is_fifo)
     renewing = asyncio.create_task(in_flight.run(), name="leases")
     dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
     polling = asyncio.create_task(receiving.run(), name="receiver")

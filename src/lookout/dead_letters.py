@@ -54,7 +54,7 @@ class DeadLetters:
             wait=wait_random_exponential(max=self._retry_pause),
             reraise=True,
         )
-        await retrying(self._queue.send, message.body, message, attributes)
+        await retrying(self._queue.send, message.body, message, attributes, message.id)
 
 
 def _why(message: Message, report: Report) -> dict[str, str]:

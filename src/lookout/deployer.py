@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
@@ -18,6 +18,7 @@ from tenacity import (
 )
 
 from lookout.cleaner import Before, Cleaner
+from lookout.course import Course
 from lookout.engine import Engine
 from lookout.errors import (
     CopyRefused,
@@ -34,8 +35,8 @@ from lookout.errors import (
 from lookout.history import Replaced, history, noted
 from lookout.identity import identity
 from lookout.locks import Locks
-from lookout.model import ContainerReport, DeployRequest, ImageRef, Json, Origin, Outcome, Report
-from lookout.names import name_of
+from lookout.model import ContainerReport, DeployRequest, ImageRef, Json, Origin, Outcome, Phase, Report
+from lookout.names import OLD_IMAGE, name_of, reference_of
 from lookout.plan import DeployPlan, Plan
 from lookout.planner import Planner, is_stopped
 from lookout.puller import Puller
@@ -119,18 +120,19 @@ class Deployer:
             log.exception("cannot look for interrupted swaps; please report it")
             self._unended.set()
 
-    async def deploy(self, request: DeployRequest) -> Report:
+    async def deploy(self, request: DeployRequest, course: Course | None = None) -> Report:
         """Bring every running container of the image to the requested tag, or leave all as they were.
 
-        Raises Interrupted where Lookout was asked to stop before this deploy touched a container.
+        How far it is can be read from its `course`. Raises Interrupted where Lookout was asked to stop
+        before this deploy touched a container.
         """
-        found = _Found()
+        found = _Found(course or Course())
         report = await self._attempt(request, found)
         with suppress(Interrupted):  # how it ended must be told all the same
             if report.outcome is not Outcome.DEPLOYED:
                 await self._revive(found)
             await unless(self._stopping, self._tidy(request.image, report, found))
-        return report
+        return replace(report, each=found.reports(request, report))
 
     async def _attempt(self, request: DeployRequest, found: "_Found") -> Report:
         try:
@@ -152,15 +154,19 @@ class Deployer:
     async def _deploy(self, request: DeployRequest, found: "_Found") -> Report:
         targets = await self._targets(request)
         found.targets = [target for target in targets if not target.left_alone]
+        found.seen = targets
         found.engine_started = await self._engine.started()
         if report := self._planner.idle(targets) or overtaken(targets, request, time.time()):
             return report
         platform = await self._planner.platform(targets)
         await self._note_images(request)
-        pull = self._puller.pull(request, platform=platform, deploy_time=self._time(request))
+        found.course.enter(Phase.PULLING)
+        pull = self._puller.pull(
+            request, platform=platform, deploy_time=self._time(request), watch=found.course.pulling
+        )
         image = await unless(self._stopping, pull)
         found.pulled = image["Id"]
-        return await self._replace_all(request, image, {target.name for target in targets})
+        return await self._replace_all(request, image, {target.name for target in targets}, found)
 
     def _time(self, request: DeployRequest) -> float:
         return request.deploy_time or self._deploy_time
@@ -186,7 +192,9 @@ class Deployer:
 
     # Replace
 
-    async def _replace_all(self, request: DeployRequest, image: Json, names: set[str]) -> Report:
+    async def _replace_all(
+        self, request: DeployRequest, image: Json, names: set[str], found: "_Found"
+    ) -> Report:
         """Look again under the locks: during the pull, containers may have come, gone or been replaced.
 
         `names` are those of the containers found before.
@@ -195,13 +203,13 @@ class Deployer:
         while True:
             try:
                 async with self._locks.held(names):
-                    targets = await self._planner.find(request.image.name)
+                    found.seen = targets = await self._planner.find(request.image.name)
                     if report := self._planner.idle(targets):
                         return report
                     plan = await self._planner.plan(targets, request.image, image)
                     if plan.names <= names:
                         return overtaken(targets, request, time.time()) or await self._carry_out(
-                            plan, request, history(targets, plan.stale, time.time())
+                            plan, request, history(targets, plan.stale, time.time()), found
                         )
             except InProgress as exc:
                 if has_cleared and exc.container in names:
@@ -212,7 +220,9 @@ class Deployer:
             else:
                 names |= plan.names
 
-    async def _carry_out(self, plan: DeployPlan, request: DeployRequest, replaced: list[Replaced]) -> Report:
+    async def _carry_out(
+        self, plan: DeployPlan, request: DeployRequest, replaced: list[Replaced], found: "_Found"
+    ) -> Report:
         for name, reason in plan.left_alone:
             log.info("container left alone", container=name, reason=reason)
         if not plan.groups:
@@ -222,28 +232,26 @@ class Deployer:
                 log.info("remark", container=one.name, remark=remark)
         known = await self._cleaner.known(replaced) if self._cleaner else None
         signature = Signature(self._identity, uuid.uuid4().hex, request.origin, known)
-        groups = await self._prepare(plan, request, signature)
+        found.course.enter(Phase.CREATING, map(_waiting, plan.plans))
+        groups = await self._prepare(plan, request, signature, found.course)
         if self._stopping.is_set():
             await self._discard(signature.deploy)
             raise Interrupted
-        rollout = Rollout(groups, parallelism=self._parallelism)
+        found.rollout = rollout = Rollout(groups, parallelism=self._parallelism)
+        found.course.enter(Phase.REPLACING)
         try:
             await rollout.run()
         finally:
             if not rollout.is_ended:
                 self._repair()
-        # Those of the image first, then those that had to follow them.
-        ordered = sorted(plan.plans, key=lambda one: bool(one.follows))
-        return Report(
-            Outcome.DEPLOYED, each=tuple(ContainerReport(one.name, Outcome.DEPLOYED) for one in ordered)
-        )
+        return Report(Outcome.DEPLOYED)
 
     async def _prepare(
-        self, plan: DeployPlan, request: DeployRequest, signature: Signature
+        self, plan: DeployPlan, request: DeployRequest, signature: Signature, course: Course
     ) -> list[list[Swap]]:
         """Make every new container before the first old one is stopped: what is refused costs nothing."""
         try:
-            return [await self._prepare_group(group, request, signature) for group in plan.groups]
+            return [await self._prepare_group(group, request, signature, course) for group in plan.groups]
         except BaseException:
             await unbroken(self._discard(signature.deploy))
             raise
@@ -256,7 +264,7 @@ class Deployer:
             self._repair()
 
     async def _prepare_group(
-        self, group: Sequence[Plan], request: DeployRequest, signature: Signature
+        self, group: Sequence[Plan], request: DeployRequest, signature: Signature, course: Course
     ) -> list[Swap]:
         swaps: list[Swap] = []
         new_ids: dict[str, str] = {}
@@ -264,7 +272,7 @@ class Deployer:
             monitor = self._monitor_of(plan, request)
             pair = await Successor(self._engine, plan, signature, monitor).create(new_ids)
             new_ids[plan.new_name] = pair.new_id
-            swaps.append(Swap(self._engine, pair, monitor))
+            swaps.append(Swap(self._engine, pair, monitor, watch=course.note))
         return swaps
 
     def _monitor_of(self, plan: Plan, request: DeployRequest) -> Monitor:
@@ -292,6 +300,7 @@ class Deployer:
             return
         if report.transient and found.pulled:
             return  # what has come, comes in handy
+        found.course.enter(Phase.CLEANING)
         _, before = self._before.pop(image, (None, None))
         try:
             if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
@@ -359,11 +368,37 @@ class Deployer:
 
 @dataclass
 class _Found:
-    """What ran when a deploy began, since when its engine did, and what was pulled: the id of an image."""
+    """What a deploy has found and done so far."""
 
-    targets: list[Target] = field(default_factory=list)
+    course: Course
+    targets: list[Target] = field(default_factory=list)  # that it may replace, when it began
+    seen: list[Target] = field(default_factory=list)  # all of the image, at the last look
+    rollout: Rollout | None = None
     engine_started: str = ""
-    pulled: str = ""
+    pulled: str = ""  # id of the image
+
+    def reports(self, request: DeployRequest, report: Report) -> tuple[ContainerReport, ...]:
+        """What has become of each container: of those of the image first, then of those that had to follow."""
+        touched = {one.name: one for one in (self.rollout.reports if self.rollout else ())}
+        own = {target.name: _untouched(target, request, report) for target in self.seen}
+        return tuple((own | touched).values())
+
+
+def _waiting(plan: Plan) -> ContainerReport:
+    return ContainerReport(plan.name, None, Phase.WAITING, reference_of(plan.container), plan.image)
+
+
+def _untouched(target: Target, request: DeployRequest, report: Report) -> ContainerReport:
+    """A container that this deploy has left as it was."""
+    reference = reference_of(target.container)
+    if target.left_alone:
+        return ContainerReport(target.name, Outcome.IGNORED, old_image=reference, reason=target.left_alone)
+    if report.ended_before and target.origin == request.origin:
+        labels = target.container["Config"]["Labels"]
+        return ContainerReport(
+            target.name, report.ended_before, old_image=labels.get(OLD_IMAGE, ""), new_image=reference
+        )
+    return ContainerReport(target.name, Outcome.UNCHANGED, old_image=reference)
 
 
 def _moment(text: str) -> datetime:

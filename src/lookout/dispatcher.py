@@ -3,17 +3,20 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from lookout.course import Course
 from lookout.errors import Interrupted
 from lookout.leases import Leases
 from lookout.model import Delivery, DeployRequest, ImageName, Message, Origin, Outcome, Report
+from lookout.replies import Replies
 from lookout.settler import Settler
 from lookout.unbroken import unbroken
 
-Deploy = Callable[[DeployRequest], Awaitable[Report]]
+Deploy = Callable[[DeployRequest, Course], Awaitable[Report]]
 
 MOST_WAITING = 2  # messages of one image, where none may be superseded
 LATER = 5.0  # seconds until one that may not wait here is delivered again
@@ -35,6 +38,7 @@ class Dispatcher:
         deploy: Deploy,
         leases: Leases,
         settler: Settler,
+        replies: Replies,
         *,
         keep_all: bool = False,
     ) -> None:
@@ -42,6 +46,7 @@ class Dispatcher:
         self._deploy = deploy
         self._leases = leases
         self._settler = settler
+        self._replies = replies
         self._keep_all = keep_all
         self._waiting: dict[ImageName, list[Delivery]] = {}
         self._workers: dict[ImageName, asyncio.Task[None]] = {}
@@ -110,6 +115,8 @@ class Dispatcher:
             self._supersede(older, f"{newer.request.image} was sent later")
         if len(waiting) > MOST_WAITING or self._is_full:
             self._later(waiting.pop())
+        elif delivery in waiting:
+            self._replies.waits(delivery)
 
     @property
     def _is_full(self) -> bool:
@@ -123,7 +130,8 @@ class Dispatcher:
 
     def _supersede(self, delivery: Delivery, reason: str) -> None:
         report, image = Report(Outcome.SUPERSEDED, reason), str(delivery.request.image)
-        self._settler.beside(self._settler.settle(delivery.message, report, image=image), delivery.message)
+        settling = self._settler.settle(delivery.message, report, delivery.request, image=image)
+        self._settler.beside(settling, delivery.message)
 
     async def _work(self, delivery: Delivery) -> None:
         deployed = self._deployed.get(delivery.request.image.name)
@@ -135,10 +143,11 @@ class Dispatcher:
     async def _deploy_one(self, delivery: Delivery) -> None:
         message, image = delivery.message, delivery.request.image
         with bound_contextvars(message_id=message.id, image=str(image)):
-            begun = time.monotonic()
+            begun, began = time.monotonic(), datetime.now(UTC)
             log.info("deploying")
             try:
-                report = await self._report(delivery.request)
+                async with self._replies.following(delivery) as course:
+                    report = await self._report(delivery.request, course)
             except Interrupted:
                 await self._give_back(message)
                 return
@@ -148,11 +157,12 @@ class Dispatcher:
             if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
                 self._deployed[image.name] = message.origin
             seconds = round(time.monotonic() - begun, 2)
-            await unbroken(self._settler.settle(message, report, seconds=seconds))
+            settling = self._settler.settle(message, report, delivery.request, began=began, seconds=seconds)
+            await unbroken(settling)
 
-    async def _report(self, request: DeployRequest) -> Report:
+    async def _report(self, request: DeployRequest, course: Course) -> Report:
         try:
-            return await self._deploy(request)
+            return await self._deploy(request, course)
         except Interrupted:
             raise
         except Exception as exc:

@@ -35,7 +35,9 @@ def unwrap(text: str) -> Body | Nothing:
         body = _notified(body)
     match body.get("Type"):
         case result.TYPE:
-            return Nothing("a result of Lookout, not a request; check who sends to this queue")
+            return Nothing(
+                "a result of Lookout, not a request; check who sends to this queue", is_result=True
+            )
         case "SubscriptionConfirmation":
             raise InvalidBody(
                 "the body is an SNS subscription that waits for its confirmation; expected a request: "

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -152,6 +153,7 @@ class Nothing:
     """A message is understood and asks for nothing."""
 
     reason: str
+    is_result: bool = False  # one of Lookout's own, which has strayed
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,11 @@ class Invalid:
     """A message cannot be understood."""
 
     reason: str
+    reply_queue_url: str | None = None  # as far as that much of it is
+
+
+#: What a body can be.
+Asked = DeployRequest | Nothing | Invalid
 
 
 @dataclass
@@ -238,6 +245,7 @@ class Report:
     outcome: Outcome
     reason: str = ""
     each: tuple[ContainerReport, ...] = ()
+    ended_before: Outcome | None = None  # how this very message had ended, where it has come again
     transient: bool = False  # a failure whose cause may pass by itself
     retry_after: float | None = None  # seconds, where the usual backoff does not fit
 
@@ -245,3 +253,29 @@ class Report:
     def containers(self) -> tuple[str, ...]:
         """The names of those that were replaced."""
         return tuple(one.name for one in self.each if one.outcome is Outcome.DEPLOYED)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a message ended, or how a try of it did."""
+
+    message: Message
+    report: Report
+    request: Asked
+    began: datetime
+    ended: datetime
+    will_retry: bool = False
+    next_attempt_at: datetime | None = None
+
+    @property
+    def image(self) -> ImageRef | None:
+        return self.request.image if isinstance(self.request, DeployRequest) else None
+
+    @property
+    def reply_queue_url(self) -> str | None:
+        return None if isinstance(self.request, Nothing) else self.request.reply_queue_url
+
+    @property
+    def is_stray(self) -> bool:
+        """Whether it is a result itself: told of, it would bring the next one."""
+        return isinstance(self.request, Nothing) and self.request.is_result

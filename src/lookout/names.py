@@ -15,6 +15,8 @@ MODE = PREFIX + "mode"
 RESTART = PREFIX + "restart"
 #: What this container was created from before its tag moved on: now it is from the image's id.
 IMAGE = PREFIX + "image"
+#: What its predecessor was created from.
+OLD_IMAGE = PREFIX + "old-image"
 #: Paths of files in its own layer that were carried to it, as JSON.
 FILES = PREFIX + "files"
 #: Who is doing the swap.

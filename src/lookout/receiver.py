@@ -119,10 +119,10 @@ class Receiver:
         )
         request = parse(message.body, queues=self._queues)
         match request:
-            case Invalid(reason):
-                return self._settler.settle(message, Report(Outcome.INVALID, reason))
-            case Nothing(reason):
-                return self._settler.settle(message, Report(Outcome.IGNORED, reason))
+            case Invalid():
+                return self._settler.settle(message, Report(Outcome.INVALID, request.reason), request)
+            case Nothing():
+                return self._settler.settle(message, Report(Outcome.IGNORED, request.reason), request)
         if request.host_id and request.host_id != self._host_id:
             return self._leave_to_its_owner(message, request)
         if request.reply_fault:
@@ -136,7 +136,7 @@ class Receiver:
         soon = random.uniform(*OTHER_HOST)  # noqa: S311  jitter, not a secret
         reason = f"for another HostId; this is {self._host_id or 'a Lookout without one'}"
         report = Report(Outcome.NOT_HERE, reason, retry_after=soon)
-        return self._settler.settle(message, report, image=str(request.image))
+        return self._settler.settle(message, report, request, image=str(request.image))
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -11,6 +11,7 @@ from lookout.errors import InvalidBody
 from lookout.model import (
     LONGEST_DEPLOY_TIME,
     LONGEST_NAME,
+    Asked,
     DeployRequest,
     ImageName,
     ImageRef,
@@ -31,7 +32,7 @@ _LONGEST_HOST_ID = 255
 _LONGEST_URL = 1024
 
 
-def parse(body: str, *, queues: Sequence[str]) -> DeployRequest | Nothing | Invalid:
+def parse(body: str, *, queues: Sequence[str]) -> Asked:
     """Read a message body, plain or in its envelopes; raises nothing, whatever it is.
 
     `queues` are the URLs of Lookout's own queues, that of the requests first. No reason, for Nothing
@@ -39,9 +40,22 @@ def parse(body: str, *, queues: Sequence[str]) -> DeployRequest | Nothing | Inva
     """
     try:
         content = unwrap(body)
-        return content if isinstance(content, Nothing) else _read(content, queues)
     except InvalidBody as exc:
         return Invalid(str(exc))
+    if isinstance(content, Nothing):
+        return content
+    try:
+        return _read(content, queues)
+    except InvalidBody as exc:
+        return Invalid(str(exc), _reply_queue_of_invalid(content, queues))
+
+
+def _reply_queue_of_invalid(body: Body, queues: Sequence[str]) -> str | None:
+    """Also who has sent something wrong may be told so."""
+    try:
+        return _reply_queue(body, queues)[0]
+    except InvalidBody:
+        return None
 
 
 def _read(body: Body, queues: Sequence[str]) -> DeployRequest:

@@ -17,6 +17,7 @@ from lookout.errors import (
     Stuck,
     SwapRefused,
 )
+from lookout.model import ContainerReport
 from lookout.names import done_name, old_name, standin_name
 from lookout.pair import expected, mark_of
 from lookout.plan import Group, Plan
@@ -38,6 +39,11 @@ class Rollout:
         self._swaps = [*chain.from_iterable(groups)]
         self._parallelism = parallelism or max(1, len(groups))
         self._failures: list[tuple[Swap, Exception]] = []
+
+    @property
+    def reports(self) -> Iterator[ContainerReport]:
+        """What has become of each container: first those of the image, then those that had to follow them."""
+        return (swap.report for swap in self._swaps)
 
     @property
     def is_ended(self) -> bool:

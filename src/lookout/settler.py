@@ -5,6 +5,9 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -12,7 +15,8 @@ import structlog
 from lookout.dead_letters import DeadLetters
 from lookout.errors import QueueDenied, QueueError, QueueRefused, QueueUnusable
 from lookout.leases import Leases
-from lookout.model import Message, Outcome, Report
+from lookout.model import Asked, Ending, Message, Outcome, Report
+from lookout.replies import Replies
 from lookout.unbroken import unbroken
 
 BACKOFF_BASE = 30.0  # seconds until the second try of a message that is kept
@@ -43,6 +47,7 @@ class Settler:
         *,
         retry_for: float,
         dead_letters: DeadLetters | None = None,
+        replies: Replies | None = None,
         keeps_unmatched: bool = True,
         in_order: bool = False,
         backoff_base: float = BACKOFF_BASE,
@@ -53,12 +58,14 @@ class Settler:
         """
         self._leases = leases
         self._dead_letters = dead_letters
+        self._replies = replies
         self._in_order = in_order
         self._keeps_unmatched = keeps_unmatched
         self._backoff_base = backoff_base
         self._retry_for = retry_for
         self._tries: OrderedDict[str, int] = OrderedDict()
-        self._settled: OrderedDict[str, Report] = OrderedDict()
+        self._settled: OrderedDict[str, Ending] = OrderedDict()
+        self._told: OrderedDict[str, tuple[object, ...]] = OrderedDict()
         self._laid_aside: OrderedDict[str, None] = OrderedDict()
         self._settling: set[asyncio.Task[None]] = set()
 
@@ -66,8 +73,19 @@ class Settler:
         """Whether this message ended before, and has come back only because it was not deleted."""
         return message.id in self._settled
 
-    async def settle(self, message: Message, report: Report, **fields: object) -> None:
-        """Log how the message ended, then delete it or give it back to the queue for later."""
+    async def settle(
+        self,
+        message: Message,
+        report: Report,
+        request: Asked,
+        *,
+        began: datetime | None = None,
+        **fields: object,
+    ) -> None:
+        """Log and tell how the message ended, then delete it or give it back to the queue for later.
+
+        It asked for `request`, and the deploy `began` then; the `fields` are for the log.
+        """
         is_first = message.id not in self._tries
         after = self._retry_after(message, report)
         level = _LEVELS.get(report.outcome, "info")
@@ -82,19 +100,32 @@ class Settler:
             **({"containers": list(report.containers)} if report.containers else {}),
             next=self._next(report, after),
         )
+        ending = self._ending(message, report, request, began, after)
         if after is None:
-            _remember(self._settled, message.id, report)
+            _remember(self._settled, message.id, replace(ending, message=replace(message, body="")))
             self._tries.pop(message.id, None)
-            await self._end(message, report)
+            await self._end(ending)
         else:
+            with suppress(QueueError):  # the next try tells again
+                await self._tell(ending)
             await self._leases.release(message, after=after)
 
     async def settle_again(self, message: Message) -> None:
         """End a message that ended before, but is still on the queue."""
-        report = self._settled[message.id]
+        ending = self._settled[message.id]
+        report = ending.report
         again = Outcome.UNCHANGED if report.outcome is Outcome.DEPLOYED else report.outcome
         log.info("message ended before; ending it again", message_id=message.id, outcome=again.value)
-        await self._end(message, report)
+        await self._end(replace(ending, message=message))
+
+    def _ending(
+        self, message: Message, report: Report, request: Asked, began: datetime | None, after: float | None
+    ) -> Ending:
+        now = datetime.now(UTC)
+        will_retry = after is not None and report.outcome is not Outcome.INVALID
+        is_known = after is not None and will_retry and not self._leases.denied
+        next_attempt_at = now + timedelta(seconds=after or 0) if is_known else None
+        return Ending(message, report, request, began or now, now, will_retry, next_attempt_at)
 
     def beside(self, ending: Coroutine[Any, Any, None], message: Message) -> None:
         """Settle or release it in a task of its own: its slot is not free before, and nothing waits for it."""
@@ -117,9 +148,26 @@ class Settler:
             return "tried again when its visibility timeout ends"
         return f"tried again in {after:.0f} s"
 
-    async def _end(self, message: Message, report: Report) -> None:
-        """Delete the message, once it is laid aside if it has to be."""
+    async def _tell(self, ending: Ending) -> None:
+        """Send the result, unless it is none of our business, or would say again what was said."""
+        report, is_for_another_host = ending.report, ending.report.retry_after is not None
+        if self._replies is None or ending.is_stray or (is_for_another_host and ending.will_retry):
+            return
+        # Each try that fails is news; that nothing runs here is none the second time.
+        news = (
+            report,
+            ending.will_retry,
+            ending.next_attempt_at if report.outcome is Outcome.FAILED else None,
+        )
+        if self._told.get(ending.message.id) != news:
+            await self._replies.tell(ending)
+            _remember(self._told, ending.message.id, news)
+
+    async def _end(self, ending: Ending) -> None:
+        """Delete the message, once it is told of, and laid aside if it has to be."""
+        message, report = ending.message, ending.report
         try:
+            await self._tell(ending)
             if self._dead_letters and self._is_laid_aside(report) and message.id not in self._laid_aside:
                 await self._dead_letters.put(message, report)
                 _remember(self._laid_aside, message.id, None)  # should it come back, it is only deleted

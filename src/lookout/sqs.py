@@ -121,11 +121,13 @@ class Queue:
         )
         return [_message(raw) for raw in answer.get("Messages", ())]
 
-    async def send(self, body: str, about: Message, attributes: Mapping[str, str]) -> None:
-        """Send a message that tells of another one; to a FIFO queue at most once in five minutes."""
+    async def send(
+        self, body: str, about: Message, attributes: Mapping[str, str], deduplication_id: str
+    ) -> None:
+        """Send a message that tells of another one; a FIFO queue takes each id once in five minutes."""
         fifo: dict[str, Any] = {
             "MessageGroupId": about.group_id or about.id,
-            "MessageDeduplicationId": about.id,
+            "MessageDeduplicationId": deduplication_id,
         }
         await self._call(
             self._client.send_message,

@@ -11,6 +11,7 @@ from lookout.engine import Engine
 from lookout.errors import Conflict, EngineError, EngineUnavailable, InProgress, NotFound, SwapRefused
 from lookout.history import Replaced, to_label
 from lookout.model import Json, Origin
+from lookout.names import reference_of
 from lookout.pair import Pair
 from lookout.plan import NAMESPACES, Plan
 from lookout.ready import Monitor
@@ -50,7 +51,7 @@ class Successor:
         """
         try:
             old_id = await self._create_standin() or self._plan.old_id
-            replaces = {names.REPLACES: old_id}
+            replaces = {names.REPLACES: old_id, names.OLD_IMAGE: reference_of(self._plan.container)}
             if old_id != self._plan.old_id:
                 replaces[names.LIVE] = self._plan.old_id
             new_id = await self._create(self._plan, new_ids, replaces | self._target_labels())
@@ -69,7 +70,7 @@ class Successor:
             stop_timeout=self._plan.container["Config"].get("StopTimeout"),
             shares_namespace=self._plan.shares_namespace,
             chooses_ports=self._plan.chooses_ports,
-            old_image=self._plan.container["Config"]["Image"],
+            old_image=reference_of(self._plan.container),
             image=self._plan.image,
         )
 

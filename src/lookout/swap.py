@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
 from lookout.engine import Engine
 from lookout.errors import EngineError, EngineUnavailable, NotFound, NotReady, RollbackFailed, Stuck
-from lookout.model import Json
+from lookout.model import ContainerReport, Json, Outcome, Phase
 from lookout.names import name_of, policy_of
 from lookout.pair import Pair, life_of, mark_of, named
 from lookout.patience import Patience
@@ -28,6 +29,14 @@ LOOK_EVERY = 0.5  # seconds in which that shows, also if its event came before i
 
 #: Refused on the way back, these are no reason to fail: the new one is removed by force in the end.
 DISPENSABLE = {Step.STOP_NEW, Step.PUT_ASIDE}
+#: What a person is told of a step.
+PHASES = {
+    Step.STOP: Phase.STOPPING,
+    Step.START: Phase.STARTING,
+    Step.WATCH: Phase.MONITORING,
+    Step.STOP_NEW: Phase.ROLLING_BACK,
+    Step.START_OLD: Phase.ROLLING_BACK,
+}
 WAY_BACK = (Goal.HALTED, Goal.RESTORED, Goal.CLEARED)
 
 log = structlog.stdlib.get_logger(__name__)
@@ -36,9 +45,21 @@ log = structlog.stdlib.get_logger(__name__)
 class Swap:
     """Takes steps towards goals. Each looks at the engine first, so all of it is safe to repeat."""
 
-    def __init__(self, engine: Engine, pair: Pair, monitor: Monitor, *, found: bool = False) -> None:
-        """It was `found` half done, where it was not this very object that has taken the first steps."""
+    def __init__(
+        self,
+        engine: Engine,
+        pair: Pair,
+        monitor: Monitor,
+        *,
+        found: bool = False,
+        watch: Callable[[ContainerReport], None] | None = None,
+    ) -> None:
+        """It was `found` half done, where it was not this very object that has taken the first steps.
+
+        `watch` is told of each step that a person may want to see.
+        """
         self.pair = pair
+        self._tell = watch
         self._found = found
         self._serves_again = False
         self.name = pair.name
@@ -51,7 +72,9 @@ class Swap:
         self._ready = False
         self._is_to_run = False
         self._tail = ""
+        self._outcome: Outcome | None = None
         self._stopped_at: float | None = None
+        self._downtime: float | None = None  # seconds, once something serves again
         self._is_stop_over = False
         self._has_ended_well = False  # the old one, after it was started again: it does one job
         self._refused_start: EngineError | None = None
@@ -62,6 +85,19 @@ class Swap:
     def engine_was_away(self) -> bool:
         """Whether the engine was away since the new container was tried."""
         return self._surely.was_needed
+
+    @property
+    def report(self) -> ContainerReport:
+        """What has become of the container; what was never stopped is unchanged."""
+        touched = ContainerReport(
+            self.name,
+            self._outcome or Outcome.UNCHANGED,
+            old_image=self.pair.old_image,
+            new_image=self.pair.image,
+            downtime=self._downtime,
+            log_tail=self._tail if self._outcome is not Outcome.DEPLOYED else "",
+        )
+        return touched if self._outcome else replace(touched, new_image="")
 
     async def replace(self) -> None:
         """Put the new container in the old one's place; the old one waits, stopped, for `commit`.
@@ -89,8 +125,10 @@ class Swap:
 
     async def commit(self) -> None:
         """Remove the old container, and see that the new one runs on."""
+        self._outcome = Outcome.DEPLOYED
         await self._remove_old()
         await self._surely(self._start_if_its_engine_died)
+        self._show(Phase.REPLACED)
         self._log.info("replaced", old_id=self.pair.old_id[:12], new_id=self.pair.new_id[:12])
         if self.pair.chooses_ports:
             await self._report_ports()
@@ -159,9 +197,12 @@ class Swap:
                 await self._adopt()
             await self.to(Goal.RESTORED)
         except (Stuck, EngineError) as exc:
+            self._outcome = Outcome.ROLLBACK_FAILED
             why = exc.message if isinstance(exc, Stuck) else str(exc)
             raise RollbackFailed(self.name, why, await self._command()) from exc
         self._serves_again = True
+        if self._stopped_at is not None or self.was_tried:
+            self._outcome = Outcome.ROLLED_BACK
         if next_step(Goal.RESTORED, sight):
             self._log.info("the old container runs again")
 
@@ -170,6 +211,7 @@ class Swap:
         with suppress(Stuck, EngineError, EngineUnavailable):
             await self.to(Goal.ADOPTED)
         self.is_ended = True
+        self._outcome = Outcome.ROLLBACK_FAILED
         raise RollbackFailed(
             self.name,
             "the old container was removed by somebody else, so the new one stays",
@@ -341,8 +383,17 @@ class Swap:
             # Its own fresh volumes go with it; those that it shares with the old one have names, and stay.
             Step.REMOVE_NEW: lambda: self._engine.remove(self.pair.new_id, volumes=True, force=True),
         }
+        if step in PHASES:
+            self._show(PHASES[step])
         waits = step in (Step.STOP, Step.WATCH, Step.START_OLD)
         await (steps[step]() if waits else unbroken(steps[step]()))
+
+    def _show(self, phase: Phase) -> None:
+        if self._tell:
+            outcome = self._outcome if phase is Phase.REPLACED else None
+            self._tell(
+                replace(self.report, outcome=outcome, phase=phase, new_image=self.pair.image, log_tail="")
+            )
 
     async def _mark(self) -> None:
         if self.pair.stands_in:
@@ -381,7 +432,8 @@ class Swap:
             self._refused_start = exc
             raise
         if self._stopped_at:
-            self._log.info("started", downtime_seconds=round(time.monotonic() - self._stopped_at, 2))
+            self._downtime = time.monotonic() - self._stopped_at
+            self._log.info("started", downtime_seconds=round(self._downtime, 2))
 
     async def _watch(self) -> None:
         try:
@@ -403,6 +455,8 @@ class Swap:
         except NotFound:
             await self._join_networks_again()
             await unbroken(self._engine.start(self.pair.old_id))
+        if self._stopped_at:
+            self._downtime = time.monotonic() - self._stopped_at
         await asyncio.sleep(0 if self.in_a_hurry else SETTLE)
         old = await self._engine.container(self.pair.old_id)
         self._has_ended_well = has_ended_well(old)

@@ -108,7 +108,8 @@ def overtaken(targets: Sequence[Target], request: DeployRequest, now: float) -> 
     if any(target.origin == origin for target in managed) and all(
         target.origin == origin or target.is_tagged(request.image.tag) for target in managed
     ):
-        return Report(Outcome.UNCHANGED, "the containers came from this very message")
+        reason = "the containers came from this very message"
+        return Report(Outcome.UNCHANGED, reason, ended_before=Outcome.DEPLOYED)
     return None
 
 

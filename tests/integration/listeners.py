@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from lookout.course import Course
 from lookout.dispatcher import Dispatcher
 from lookout.leases import Leases
 from lookout.model import Delivery, DeployRequest, ImageName, Outcome, Report
 from lookout.receiver import Receiver
+from lookout.replies import Replies
 from lookout.settler import Settler
 from lookout.sqs import Queue
 
@@ -32,7 +34,7 @@ class Deploys:
             self._ends[image] = [*([first] if first else ()), how]
             self._told[image].set()
 
-    async def __call__(self, request: DeployRequest) -> Report:
+    async def __call__(self, request: DeployRequest, _: Course) -> Report:
         image = str(request.image)
         self.begun.append(image)
         self._running[request.image.name] += 1
@@ -67,7 +69,10 @@ class Listener:
             stopping=asyncio.Event(),
             longest_backoff=0.1,
         )
-        dispatcher = Dispatcher(self.inbox, self.deploys, self.leases, settler, keep_all=queue.is_fifo)
+        replies = Replies(queue)
+        dispatcher = Dispatcher(
+            self.inbox, self.deploys, self.leases, settler, replies, keep_all=queue.is_fifo
+        )
         self._tasks = [asyncio.create_task(part.run()) for part in (receiver, dispatcher, self.leases)]
 
     @property

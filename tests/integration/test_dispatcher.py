@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.typing import EventDict
 
+from lookout.course import Course
 from lookout.dispatcher import Dispatcher
 from lookout.errors import Interrupted
 from lookout.leases import Leases
-from lookout.model import Delivery, DeployRequest, ImageName, ImageRef, Message, Outcome, Report
+from lookout.model import Delivery, DeployRequest, ImageName, ImageRef, Message, Nothing, Outcome, Report
+from lookout.replies import Replies
 from lookout.settler import Settler
 from lookout.sqs import Queue
 from testbed.scripted_sqs import ScriptedSqs, after, hang, refuse
@@ -34,7 +36,7 @@ class Bed:
         self.inbox: asyncio.Queue[Delivery] = asyncio.Queue()
         self.leases = Leases(queue, slots=32, retry_pause=0.05)
         self.settler = Settler(self.leases, retry_for=3600)
-        self.dispatcher = Dispatcher(self.inbox, self.deploys, self.leases, self.settler)
+        self.dispatcher = Dispatcher(self.inbox, self.deploys, self.leases, self.settler, Replies(queue))
         self.dispatching = asyncio.create_task(self.dispatcher.run())
 
     async def take(self, count: int) -> list[Message]:
@@ -307,7 +309,8 @@ async def test_what_is_settled_beside_and_does_not_end_does_not_hold_up_the_stop
     scripted.send("garbage")
     [message] = await scripted_bed.take(1)
     settler = scripted_bed.settler
-    settler.beside(settler.settle(message, Report(Outcome.IGNORED, "asks for nothing")), message)
+    report, nothing = Report(Outcome.IGNORED, "asks for nothing"), Nothing("asks for nothing")
+    settler.beside(settler.settle(message, report, nothing), message)
     await until(lambda: scripted.called("DeleteMessage"))
     await scripted_bed.stop(grace=0.05, undo_time=0.05)
     assert not settler.pending
@@ -321,7 +324,7 @@ async def test_a_deploy_that_ignores_every_request_to_end_does_not_hold_up_the_s
     monkeypatch.setattr("lookout.dispatcher.LAST_WORDS", 0.05)
     never = asyncio.Event()
 
-    async def stubborn(_: DeployRequest) -> Report:
+    async def stubborn(_: DeployRequest, __: Course) -> Report:
         while not never.is_set():
             try:
                 await never.wait()
@@ -330,7 +333,8 @@ async def test_a_deploy_that_ignores_every_request_to_end_does_not_hold_up_the_s
         return DEPLOYED
 
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
-    dispatcher = Dispatcher(inbox, stubborn, bed.leases, Settler(bed.leases, retry_for=3600))
+    settler = Settler(bed.leases, retry_for=3600)
+    dispatcher = Dispatcher(inbox, stubborn, bed.leases, settler, Replies(bed.queue))
     dispatching = asyncio.create_task(dispatcher.run())
     sqs.send(bed.queue.url, "body")
     [message] = await bed.take(1)

@@ -48,7 +48,7 @@ async def test_without_a_fault_all_calls_do_what_they_do_on_the_server(
     for message in await receive(over_line, 3):
         await over_line.delete(message)
     assert sqs.count(queue_url) == (0, 0)
-    await over_line.send("four", messages[0], {"Reason": "why"})
+    await over_line.send("four", messages[0], {"Reason": "why"}, "once")
     [four] = sqs.receive(queue_url)
     assert (four["Body"], four["MessageAttributes"]["Reason"]["StringValue"]) == ("four", "why")
     assert queue_line.calls.keys() == {

@@ -105,7 +105,7 @@ async def test_with_the_statement_for_dead_letters_they_are_sent_and_without_it_
 async def test_the_sender_may_send_and_nothing_else(sqs: LocalSqs, queue_url: str) -> None:
     with sqs.enforce_iam(policy(SENDER)) as environment:
         async with connected(queue_url, environment) as queue:
-            await queue.send("body", Message("m-1", "", ""), {})
+            await queue.send("body", Message("m-1", "", ""), {}, "once")
             with pytest.raises(QueueDenied):
                 await queue.receive(1, wait=1, visibility=1)
     assert sqs.count(queue_url) == (1, 0)

@@ -264,8 +264,8 @@ async def test_a_message_that_could_not_be_deleted_is_deleted_when_it_comes_back
     again = scripted.send(body())
     scripted.next("DeleteMessage", *[AWAY] * 4)
     async with receiving(scripted_queue) as bed:
-        message = (await bed.next()).message
-        await bed.settler.settle(message, Report(Outcome.ROLLED_BACK))
+        delivery = await bed.next()
+        await bed.settler.settle(delivery.message, Report(Outcome.ROLLED_BACK), delivery.request)
         assert scripted.has(again)
         scripted.show(again)
         await until(lambda: not scripted.has(again))
@@ -278,9 +278,11 @@ async def test_a_message_that_is_kept_is_received_again(scripted: ScriptedSqs, s
     kept = scripted.send(body())
     async with receiving(scripted_queue) as bed:
         for full in (30, 60):
-            message = (await bed.next()).message
-            assert message.id == kept
-            await bed.settler.settle(message, Report(Outcome.FAILED, transient=True))
+            delivery = await bed.next()
+            assert delivery.message.id == kept
+            await bed.settler.settle(
+                delivery.message, Report(Outcome.FAILED, transient=True), delivery.request
+            )
             assert 0.75 * full <= scripted.changes(kept)[-1] <= full
             scripted.show(kept)
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from lookout.dead_letters import DeadLetters
 from lookout.leases import Leases
-from lookout.model import Message, Report
+from lookout.model import Message, Nothing, Report
 from lookout.settler import Settler
 from lookout.sqs import Queue
+
+NOTHING = Nothing("said for its outcome only")
 
 
 class Client:
@@ -54,7 +56,7 @@ class Bench:
         """Settle a receipt of this message: the seconds that it is kept for, or None if it is deleted."""
         self.leases.hold(message, time.monotonic())
         deleted = len(self.client.deleted)
-        await self.settler.settle(message, report)
+        await self.settler.settle(message, report, NOTHING)
         assert not self.leases.holds(message)
         if len(self.client.deleted) > deleted:
             assert self.client.deleted[deleted:] == [message.receipt_handle]

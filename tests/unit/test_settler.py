@@ -6,7 +6,7 @@ import time
 import pytest
 from botocore.exceptions import ClientError
 from structlog.testing import capture_logs
-from tests.unit.bench import Bench, message
+from tests.unit.bench import NOTHING, Bench, message
 
 from lookout import dead_letters, leases, settler
 from lookout.model import ContainerReport, Outcome, Report
@@ -282,7 +282,7 @@ async def test_what_is_laid_aside_and_comes_back_is_only_deleted() -> None:
     bench, one = Bench(aside="dead"), message()
     bench.client.keeps = [OSError("away")] * leases.DELETE_TRIES
     bench.leases.hold(one, time.monotonic())
-    await bench.settler.settle(one, BAD[0])
+    await bench.settler.settle(one, BAD[0], NOTHING)
     assert (len(bench.client.sent), bench.client.deleted) == (1, [])
     bench.leases.hold(one, time.monotonic())
     await bench.settler.settle_again(one)
