@@ -237,7 +237,8 @@ class Deployer:
         if self._stopping.is_set():
             await self._discard(signature.deploy)
             raise Interrupted
-        found.rollout = rollout = Rollout(groups, parallelism=self._parallelism)
+        rollout = Rollout(groups, parallelism=self._parallelism)
+        found.plan, found.rollout = plan, rollout
         found.course.enter(Phase.REPLACING)
         try:
             await rollout.run()
@@ -373,6 +374,7 @@ class _Found:
     course: Course
     targets: list[Target] = field(default_factory=list)  # that it may replace, when it began
     seen: list[Target] = field(default_factory=list)  # all of the image, at the last look
+    plan: DeployPlan | None = None
     rollout: Rollout | None = None
     engine_started: str = ""
     pulled: str = ""  # id of the image
@@ -380,8 +382,12 @@ class _Found:
     def reports(self, request: DeployRequest, report: Report) -> tuple[ContainerReport, ...]:
         """What has become of each container: of those of the image first, then of those that had to follow."""
         touched = {one.name: one for one in (self.rollout.reports if self.rollout else ())}
-        own = {target.name: _untouched(target, request, report) for target in self.seen}
-        return tuple((own | touched).values())
+        # Those of the image first, then those that had to follow them.
+        plans = sorted(self.plan.plans if self.plan else (), key=lambda plan: bool(plan.follows))
+        in_order = [touched[plan.name] for plan in plans if plan.name in touched]
+        names = {one.name for one in in_order}
+        left = [_untouched(target, request, report) for target in self.seen if target.name not in names]
+        return (*in_order, *left)
 
 
 def _waiting(plan: Plan) -> ContainerReport:

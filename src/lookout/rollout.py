@@ -42,7 +42,7 @@ class Rollout:
 
     @property
     def reports(self) -> Iterator[ContainerReport]:
-        """What has become of each container: first those of the image, then those that had to follow them."""
+        """What has become of each container."""
         return (swap.report for swap in self._swaps)
 
     @property
