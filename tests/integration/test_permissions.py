@@ -28,13 +28,13 @@ def blocks() -> Iterator[Json]:
     yield from (json.loads(text) for text in re.findall(r"```json\n(.*?)```", section, re.DOTALL))
 
 
-def statements() -> tuple[Json, Json, Json]:
-    """Of the receiver, of the receiver with a dead-letter queue, of the sender."""
-    receiver, dead, sender = blocks()
-    return receiver["Statement"][0], dead, sender["Statement"][0]
+def statements() -> tuple[Json, Json, Json, Json]:
+    """Of the receiver, of the receiver with a dead-letter queue, and with results, of the sender."""
+    receiver, dead, replies, sender = blocks()
+    return receiver["Statement"][0], dead, replies, sender["Statement"][0]
 
 
-RECEIVER, DEAD_LETTERS, SENDER = statements()
+RECEIVER, DEAD_LETTERS, REPLIES, SENDER = statements()
 
 
 def policy(*allowed: Json, without: str = "") -> Json:
