@@ -93,7 +93,7 @@ class Result:
                 bytes_done=_number(told.get("BytesDone")),
                 bytes_total=_number(told.get("BytesTotal")),
             )
-        except (KeyError, TypeError, AttributeError, RecursionError) as exc:
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
             raise ValueError(f"not a result of Lookout: {exc!r}") from exc
 
 
@@ -145,7 +145,7 @@ def _read(text: Any) -> datetime | None:
 
 def _phase(text: Any) -> Phase | None:
     """A later Lookout may know phases that this one does not."""
-    return Phase(text) if text in Phase else None
+    return Phase(text) if text in list(Phase) else None
 
 
 def _number(value: Any) -> int | None:

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from pydantic_core import PydanticUndefined
 from tests.unit import bodies
 
 from lookout import cli, pins, planner, ready, targets
-from lookout.model import DeployRequest, Outcome
+from lookout.model import ContainerReport, DeployRequest, Outcome, Phase
+from lookout.result import Result
 from lookout.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +67,24 @@ def test_the_rule_for_ecr_lets_through_what_lookout_understands() -> None:
         key for key, values in asked.items() if told[key] in values
     }
     assert asked.keys() <= told.keys()
+
+
+def test_the_result_that_is_shown_is_one_and_every_key_has_a_row() -> None:
+    (shown,) = (block for block in JSONS if "lookout.result" in block)
+    assert json.loads(Result.from_json(shown).to_json()) == json.loads(shown)
+    keys = {key for row in rows_of_several("Results") for key in row}
+    container = ContainerReport("api", None, Phase.WAITING, "a", "b", 1.0, "log", "why")
+    now = datetime.now(UTC)
+    full = Result("m", "a", "1", "h", None, "e", True, now, now, now, (container,), Phase.PULLING, 1, 1, 1)
+    # A container's own keys are told of in the row of all containers.
+    assert keys == (json.loads(full.to_json()).keys() | {"WillRetry", "LogTail"}) - {"Type"}
+
+
+def rows_of_several(heading: str) -> list[list[str]]:
+    """The names in the first cells of the table below a heading."""
+    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return [re.findall(r"`(\w+)`", _cells(line)[0]) for line in lines]
 
 
 def test_every_label_of_the_users_has_a_row() -> None:
