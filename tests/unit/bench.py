@@ -5,7 +5,8 @@ from typing import Any
 
 from lookout.dead_letters import DeadLetters
 from lookout.leases import Leases
-from lookout.model import Message, Nothing, Report
+from lookout.model import Asked, Message, Nothing, Report
+from lookout.replies import Replies
 from lookout.settler import Settler
 from lookout.sqs import Queue
 
@@ -45,18 +46,20 @@ class Client:
 class Bench:
     """A settler, and a queue that remembers what was done to its messages."""
 
-    def __init__(self, *, aside: str = "", **options: Any) -> None:
+    def __init__(self, *, aside: str = "", results: str = "", **options: Any) -> None:
         self.client = Client()
         self.queue = Queue(self.client, "queue")  # type: ignore[arg-type]
         self.leases = Leases(self.queue, slots=32, retry_pause=0)
         dead_letters = DeadLetters(self.queue.beside(aside), retry_pause=0) if aside else None
-        self.settler = Settler(self.leases, dead_letters=dead_letters, **({"retry_for": 3600} | options))
+        replies = Replies(self.queue, result_queue_url=results or None, retry_pause=0)
+        defaults = {"retry_for": 3600, "dead_letters": dead_letters, "replies": replies}
+        self.settler = Settler(self.leases, **(defaults | options))
 
-    async def settle(self, message: Message, report: Report) -> float | None:
+    async def settle(self, message: Message, report: Report, request: Asked = NOTHING) -> float | None:
         """Settle a receipt of this message: the seconds that it is kept for, or None if it is deleted."""
         self.leases.hold(message, time.monotonic())
         deleted = len(self.client.deleted)
-        await self.settler.settle(message, report, NOTHING)
+        await self.settler.settle(message, report, request)
         assert not self.leases.holds(message)
         if len(self.client.deleted) > deleted:
             assert self.client.deleted[deleted:] == [message.receipt_handle]

@@ -130,6 +130,8 @@ def test_every_wrong_setting_gets_one_line_with_its_name_and_no_secret(load_with
                 "PullTimeoutSeconds": "28801",
                 "CleanupImages": "sometimes",
                 "KeepImages": "-1",
+                "ResultQueueUrl": "results",
+                "HttpPort": "70000",
             }
         )
     lines = caught.value.lines
@@ -137,6 +139,7 @@ def test_every_wrong_setting_gets_one_line_with_its_name_and_no_secret(load_with
         "CleanupImages",
         "DeadLetterQueueUrl",
         "DeployTimeSeconds",
+        "HttpPort",
         "KeepImages",
         "LogLevel",
         "MaxMessages",
@@ -145,6 +148,7 @@ def test_every_wrong_setting_gets_one_line_with_its_name_and_no_secret(load_with
         "RegistryPassword",
         "RegistryServer",
         "RequireLabel",
+        "ResultQueueUrl",
         "RetryForSeconds",
         "SqsQueueUrl",
         "StopGraceSeconds",
@@ -171,11 +175,26 @@ def test_every_wrong_setting_gets_one_line_with_its_name_and_no_secret(load_with
         ("http://sqs:9324/queue/q", "http://other:9324/queue/dead", "must be a queue of the same region"),
     ],
 )
-def test_a_dead_letter_queue_is_another_one_that_can_be_reached_the_same_way(
-    load_with: Load, own: str, dead: str, fault: str
+@pytest.mark.parametrize("setting", ["DeadLetterQueueUrl", "ResultQueueUrl"])
+def test_a_queue_that_is_sent_to_is_another_one_that_can_be_reached_the_same_way(
+    load_with: Load, setting: str, own: str, dead: str, fault: str
 ) -> None:
-    with pytest.raises(WrongSettings, match=f"^DeadLetterQueueUrl: {fault}"):
-        load_with({"SqsQueueUrl": own, "DeadLetterQueueUrl": dead})
+    with pytest.raises(WrongSettings, match=f"^{setting}: {fault}"):
+        load_with({"SqsQueueUrl": own, setting: dead})
+
+
+APART = {"SqsQueueUrl": "http://sqs:9324/queue/q", "DeadLetterQueueUrl": "http://sqs:9324/queue/dead"}
+
+
+def test_results_do_not_go_to_the_dead_letters(load_with: Load) -> None:
+    fault = r"^ResultQueueUrl: must not be the queue of DeadLetterQueueUrl"
+    with pytest.raises(WrongSettings, match=fault):
+        load_with(APART | {"ResultQueueUrl": "http://sqs:9324/queue/dead/"})
+
+
+def test_the_other_queues_are_those_that_are_sent_to(load_with: Load) -> None:
+    chosen = load_with(APART | {"ResultQueueUrl": "http://sqs:9324/queue/results"})
+    assert chosen.other_queues == ("http://sqs:9324/queue/dead", "http://sqs:9324/queue/results")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from botocore.exceptions import ClientError
 from structlog.testing import capture_logs
 from tests.unit.bench import NOTHING, Bench, message
 
-from lookout import dead_letters, leases, settler
-from lookout.model import ContainerReport, Outcome, Report
+from lookout import dead_letters, leases, replies, settler
+from lookout.model import ContainerReport, Nothing, Outcome, Report
 
 
 @pytest.mark.parametrize(
@@ -335,3 +335,93 @@ async def test_what_is_remembered_is_bounded_and_the_newest(monkeypatch: pytest.
     assert [number for number in range(10) if bench.settler.is_settled(message(number))] == [7, 8, 9]
     second = [await bench.settle(message(100 + number), Report(Outcome.NOT_HERE)) for number in (9, 0)]
     assert [kept is not None and kept > 30 for kept in second] == [True, False]
+
+
+# Told
+
+
+def told(bench: Bench) -> list[tuple[str, bool]]:
+    """The outcomes that were told, and whether there will be another try."""
+    sent = [json.loads(message["MessageBody"]) for message in bench.client.sent]
+    return [(result["Outcome"], result["WillRetry"]) for result in sent]
+
+
+@pytest.mark.parametrize("aside", ["", "dead"])
+async def test_the_result_is_sent_before_the_message_is_deleted(aside: str) -> None:
+    bench = Bench(results="results", aside=aside)
+    assert await bench.settle(message(), Report(Outcome.ROLLED_BACK, "why")) is None
+    assert bench.client.calls == ["send", *(["send"] if aside else []), "delete"]
+    assert bench.client.sent[0]["QueueUrl"] == "results"
+
+
+async def test_each_try_that_fails_is_told_and_that_nothing_runs_here_only_once() -> None:
+    bench = Bench(results="results", retry_for=10)
+    for _ in range(3):
+        await bench.settle(message(1), Report(Outcome.FAILED, "why", transient=True))
+        await bench.settle(message(2), Report(Outcome.NOT_HERE, "why"))
+        await bench.settle(message(3), Report(Outcome.INVALID, "why"))
+    await bench.settle(message(1, age=11), Report(Outcome.FAILED, "why", transient=True))
+    await bench.settle(message(2), Report(Outcome.DEPLOYED))
+    assert sorted(told(bench)) == [
+        ("deployed", False),
+        ("failed", False),
+        *[("failed", True)] * 3,
+        ("invalid", False),
+        ("not_here", True),
+    ]
+
+
+async def test_for_another_host_only_the_end_is_told() -> None:
+    bench = Bench(results="results", in_order=True, retry_for=10)
+    report = Report(Outcome.NOT_HERE, "for another HostId", retry_after=2)
+    await bench.settle(message(), report)
+    assert told(bench) == []
+    await bench.settle(message(age=11), report)
+    assert told(bench) == [("not_here", False)]
+
+
+async def test_when_only_the_queue_knows_no_time_is_told() -> None:
+    bench = Bench(results="results")
+    bench.leases.denied = True
+    bench.leases.hold(message(), time.monotonic())
+    await bench.settler.settle(message(), Report(Outcome.NOT_HERE), NOTHING)
+    [sent] = bench.client.sent
+    result = json.loads(sent["MessageBody"])
+    assert (result["WillRetry"], "NextAttemptAt" in result) == (True, False)
+
+
+async def test_what_is_told_already_is_not_told_again_when_the_message_is_only_deleted() -> None:
+    bench, one = Bench(results="results"), message()
+    bench.client.keeps = [OSError("away")] * leases.DELETE_TRIES
+    bench.leases.hold(one, time.monotonic())
+    await bench.settler.settle(one, Report(Outcome.DEPLOYED), NOTHING)
+    bench.leases.hold(one, time.monotonic())
+    await bench.settler.settle_again(one)
+    assert bench.client.calls == ["send", "delete"]
+
+
+async def test_a_result_that_cannot_be_sent_keeps_the_message_and_is_sent_when_it_comes_back() -> None:
+    bench, one = Bench(results="results"), message()
+    bench.client.refused = [OSError("away")] * replies.TRIES
+    assert await bench.settle(one, Report(Outcome.DEPLOYED)) is not None
+    bench.leases.hold(one, time.monotonic())
+    await bench.settler.settle_again(one)
+    assert bench.client.calls == ["send", "delete"]
+    assert told(bench) == [("deployed", False)]
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "QueueDoesNotExist", "InvalidMessageContents"])
+async def test_a_result_that_will_never_be_taken_holds_up_nothing(code: str) -> None:
+    bench = Bench(results="results")
+    bench.client.refused = [ClientError({"Error": {"Code": code}}, "SendMessage")] * replies.TRIES
+    with capture_logs() as logs:
+        assert await bench.settle(message(), Report(Outcome.DEPLOYED)) is None
+    [error] = [event for event in logs if event["log_level"] == "error"]
+    assert error["event"] == "result not sent"
+    assert ("statement" in error) == (code == "AccessDenied")
+
+
+async def test_a_stray_result_is_not_told_of() -> None:
+    bench = Bench(results="results")
+    assert await bench.settle(message(), Report(Outcome.IGNORED), Nothing("stray", is_result=True)) is None
+    assert told(bench) == []
