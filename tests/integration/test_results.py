@@ -163,8 +163,8 @@ def test_the_log_of_a_container_that_was_no_good_goes_to_the_sender_only(
     replies: Listening,
 ) -> None:
     name = make_container(app_image("1"), "api")
-    bad = app_image("2", changes=[SAYS])
-    service.start(ResultQueueUrl=results.url)
+    bad = app_image("2", changes=['CMD ["sh", "-c", "echo hunter2 is wrong >&2; sleep 2; exit 3"]'])
+    service.start(ResultQueueUrl=results.url, MonitorSeconds="5")
     message = service.send(bad, ReplyQueueUrl=replies.url)
     told = replies.wait_for(message)
     assert (told["Outcome"], told["WillRetry"]) == ("rolled_back", False)
@@ -173,7 +173,7 @@ def test_the_log_of_a_container_that_was_no_good_goes_to_the_sender_only(
     [container] = told["Containers"]
     assert (container["Name"], container["Outcome"]) == (name, "rolled_back")
     assert "hunter2 is wrong" in container["LogTail"]
-    assert container["DowntimeMs"] > 0
+    assert container["DowntimeMs"] >= 2000, "until the old one runs again"
     assert "hunter2" not in told["Error"]
     assert "hunter2" not in json.dumps(results.wait_for(message))
     assert any(one["Phase"] == "rolling_back" for one in replies.progress(message))
