@@ -53,7 +53,7 @@ class Replies:
         self._host_id = host_id or ""
         self._tell_every = tell_every
         self._retry_pause = retry_pause
-        self._waiting: set[asyncio.Task[bool]] = set()
+        self._waiting: dict[str, asyncio.Task[None]] = {}
 
     async def tell(self, ending: Ending) -> None:
         """Send how a message ended, at least once, to whoever wants to know.
@@ -135,13 +135,19 @@ class Replies:
     def waits(self, delivery: Delivery) -> None:
         """Tell the sender that the message waits for its turn; nothing waits for that."""
         if delivery.request.reply_queue_url:
-            telling = self._tell_progress(delivery, Course(), datetime.now(UTC))
-            task = asyncio.create_task(telling, name=f"progress {delivery.message.id}")
-            self._waiting.add(task)
-            task.add_done_callback(self._waiting.discard)
+            key = delivery.message.id
+            telling = asyncio.create_task(self._tell_that_it_waits(delivery), name=f"progress {key}")
+            self._waiting[key] = telling
+            telling.add_done_callback(lambda _: self._waiting.pop(key, None))
+
+    async def _tell_that_it_waits(self, delivery: Delivery) -> None:
+        await self._tell_progress(delivery, Course(), datetime.now(UTC))
+        await asyncio.sleep(self._tell_every)
 
     async def _follow(self, delivery: Delivery, course: Course, news: asyncio.Event) -> None:
         began, goes_on = datetime.now(UTC), True
+        if telling := self._waiting.get(delivery.message.id):
+            await asyncio.wait({telling})
         while goes_on:
             await news.wait()
             news.clear()
