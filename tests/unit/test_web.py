@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, Counter
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from tests.ports import free_port
 
 from lookout import web
 from lookout.errors import WrongSettings
@@ -19,11 +20,6 @@ from lookout.model import ContainerReport, Outcome, Report
 from lookout.vitals import Vitals
 
 LOOPBACK = "127.0.0.1"
-
-
-def free_port(host: str = LOOPBACK) -> int:
-    with socket.create_server((host, 0)) as found:
-        return int(found.getsockname()[1])
 
 
 class Asked:
