@@ -84,6 +84,10 @@ def test_metrics_tell_what_has_happened(
         assert numbers[f"lookout_deploy_seconds_sum {outcome}"] == pytest.approx(told["seconds"], abs=0.01)
     assert numbers["lookout_pull_seconds_count"] == len(health.lookout.logged("pulled")) >= 2
     assert numbers["lookout_pull_seconds_sum"] > 0
+    assert numbers["lookout_downtime_seconds_count"] == 3, (
+        "of the two that were replaced, and of the one brought back"
+    )
+    assert numbers["lookout_downtime_seconds_sum"] > 0
     assert numbers["lookout_poll_errors_total"] == numbers["lookout_lease_errors_total"] == 0
 
 
