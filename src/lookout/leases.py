@@ -283,6 +283,7 @@ class Leases:
     def _renewed(self, lease: Lease, asked: float, seconds: int) -> None:
         lease.deadline = asked + seconds
         lease.due = lease.renew_at = lease.deadline - min(seconds / 2, RENEW_BEFORE)
+        self._last_error = ""
         for any_lease in self._leases.values():
             any_lease.unanswered = False  # renewals work again
         log.debug("lease renewed", message_id=lease.message.id, seconds=seconds)

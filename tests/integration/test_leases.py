@@ -553,6 +553,7 @@ async def test_a_lease_is_overdue_when_half_of_the_time_for_its_renewal_is_over(
     assert "InternalError: sorry" in scenario.leases.overdue()
     let_renew(scenario)
     await until(lambda: not scenario.leases.overdue())
+    assert scenario.leases._last_error == "", "which says nothing of a later illness"
 
 
 async def test_so_it_is_where_no_renewal_is_even_tried(scripted: ScriptedSqs, scripted_queue: Queue) -> None:
