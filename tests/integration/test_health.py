@@ -170,7 +170,7 @@ def test_it_is_ill_when_the_engine_has_died_and_well_when_it_was_started_again(
 
 
 def test_an_engine_that_lets_two_questions_wait_is_busy_and_not_away(start: Start, line: FaultProxy) -> None:
-    health = start(DOCKER_HOST=line.docker_host, pace={"ping_patience": 0.5})
+    health = start(DOCKER_HOST=line.docker_host)
     health.wait_until_well()
     for _ in range(2):
         line.hang("GET /_ping")
@@ -290,13 +290,13 @@ def test_it_is_well_to_the_end_of_its_last_deploy_and_then_all_is_gone(
 ) -> None:
     name = make_container(app_image("1"), "api")
     two = app_image("2", changes=[WAITS])
-    health = start(StopGraceSeconds="60", pace={"poll_overrun": 1})
+    health = start(StopGraceSeconds="60")
     health.wait_until_well()
     service.send(two, DeployTimeSeconds=300)
     health.lookout.wait_for("started")
     health.lookout.signal(signal.SIGTERM)
     health.lookout.wait_for("stopping")
-    assert health.stays_well(5)
+    assert health.stays_well(6), "though nothing is polled any more"
     let_go(engine, name)
     assert health.lookout.exit_code(60) == 0
     assert inspect(name)["Config"]["Image"] == two

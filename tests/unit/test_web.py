@@ -1,6 +1,9 @@
 """The two pages, asked over a real connection."""
 
 import asyncio
+import io
+import json
+import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +19,9 @@ from tests.ports import free_port
 
 from lookout import web
 from lookout.errors import WrongSettings
+from lookout.log import configure
 from lookout.model import ContainerReport, Outcome, Report
+from lookout.settings import LogFormat, LogLevel
 from lookout.vitals import Vitals
 
 LOOPBACK = "127.0.0.1"
@@ -143,6 +148,18 @@ async def test_requests_are_logged_at_debug_level_only(ask: Asked, logs: list[Ev
         await ask(path)
     await ask("/healthz", "POST")
     assert {event["log_level"] for event in logs} == {"debug"}
+
+
+async def test_the_server_below_says_nothing_of_requests_good_or_bad(
+    ask: Asked, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = io.StringIO()
+    configure(LogLevel.DEBUG, LogFormat.JSON, out)
+    with caplog.at_level(logging.DEBUG):
+        await ask("/healthz")
+        for nonsense in (b"GET / HTTP/1.0\r\n: \r\n\r\n", b"\x16\x03\r\n\r\n"):
+            assert " 400 " in await ask.raw(nonsense)
+    assert {json.loads(line)["event"] for line in out.getvalue().splitlines()} == {"request"}
 
 
 async def test_a_fault_of_its_own_is_said_in_the_log_and_nowhere_else(
