@@ -32,7 +32,11 @@ class Daemon:
         self._process = subprocess.Popen(
             [*leash, Path(sys.executable).with_name("lookout")],
             cwd=self._directory.name,
-            env={**self._environment, "HOME": self._directory.name},
+            env={
+                **self._environment,
+                "HOME": self._directory.name,
+                "HeartbeatFile": f"{self._directory.name}/heartbeat",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -2,14 +2,14 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from lookout import deployer, docker_config, leases, puller, receiver, settler
+from lookout import deployer, docker_config, heartbeat, leases, puller, receiver, settler, vitals
 from lookout.cleaner import Cleaner
 from lookout.dead_letters import DeadLetters
 from lookout.deployer import Deployer
@@ -18,6 +18,7 @@ from lookout.docker_config import DockerConfig
 from lookout.ecr import Ecr
 from lookout.engine import Engine
 from lookout.errors import EngineError, EngineUnavailable, Interrupted
+from lookout.heartbeat import Heartbeat
 from lookout.identity import own_id
 from lookout.keychain import Given, Keychain, Source
 from lookout.leases import Leases
@@ -31,6 +32,7 @@ from lookout.settings import EngineSettings, Settings, Unmatched
 from lookout.settler import Settler
 from lookout.sqs import Queue
 from lookout.unbroken import unless
+from lookout.vitals import Vitals
 
 UNDO_SHARE = 0.4  # of the grace is kept for undoing a swap that does not end in time
 LONGEST_UNDO = 5.0  # seconds: an undo in a hurry needs no more
@@ -50,6 +52,9 @@ class Pace:
     longest_pull_wait: float = puller.LONGEST_WAIT
     pull_inactivity: float = puller.INACTIVITY
     repair_every: float = deployer.REPAIR_EVERY
+    beat_every: float = heartbeat.EVERY
+    ping_patience: float = heartbeat.ENGINE_PATIENCE
+    poll_overrun: float = vitals.POLL_OVERRUN
 
 
 PROMISED = Pace()
@@ -61,11 +66,17 @@ async def run(settings: Settings, *, pace: Pace = PROMISED) -> None:
     Raises WrongSettings where the queue, the engine or the credentials can never work.
     """
     log.info("starting", **settings.shown())
-    async with Engine.connect() as engine, _queue(settings) as queue:
+    seen = Vitals(longest_poll=settings.poll_time_seconds + pace.poll_overrun)
+    async with (
+        Engine.connect() as engine,
+        _queue(settings) as queue,
+        _pages(settings, seen),
+        _beating(settings, pace, engine, seen) as beating,
+    ):
         with _stop_signals() as stopping:
             try:
                 await unless(stopping, _reach(engine))
-                await _serve(settings, pace, engine, queue, stopping)
+                await _serve(settings, pace, engine, queue, stopping, seen, beating)
             except Interrupted:
                 pass
     log.info("stopped")
@@ -98,6 +109,32 @@ def _stop_signals() -> Iterator[asyncio.Event]:
             signal.signal(number, signal.SIG_IGN)
 
 
+def _pages(settings: Settings, seen: Vitals) -> AbstractAsyncContextManager[None]:
+    """What is served over HTTP, if anything is. Its libraries take memory, so only then they are imported."""
+    if settings.http_port is None:
+        return nullcontext()
+    from lookout import web
+
+    return web.serving(seen, settings.http_host, settings.http_port)
+
+
+@asynccontextmanager
+async def _beating(
+    settings: Settings, pace: Pace, engine: Engine, seen: Vitals
+) -> AsyncIterator[asyncio.Task[None]]:
+    beat = Heartbeat(
+        settings.heartbeat_file, seen, engine, every=pace.beat_every, engine_patience=pace.ping_patience
+    )
+    beating = asyncio.create_task(beat.run(), name="heartbeat")
+    try:
+        yield beating
+    finally:
+        beating.cancel()
+        for ended in await asyncio.gather(beating, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
+
+
 async def _reach(engine: Engine) -> None:
     """Wait for the engine before the first poll: what it cannot deploy, another host may."""
     retrying = AsyncRetrying(
@@ -120,9 +157,18 @@ def _note_absence(engine: Engine, state: RetryCallState) -> None:
 
 
 async def _serve(
-    settings: Settings, pace: Pace, engine: Engine, queue: Queue, stopping: asyncio.Event
+    settings: Settings,
+    pace: Pace,
+    engine: Engine,
+    queue: Queue,
+    stopping: asyncio.Event,
+    seen: Vitals,
+    beating: asyncio.Task[None],
 ) -> None:
-    in_flight = Leases(queue, slots=settings.max_messages, floor=pace.lease_floor, margin=pace.lease_margin)
+    in_flight = Leases(
+        queue, slots=settings.max_messages, floor=pace.lease_floor, margin=pace.lease_margin, vitals=seen
+    )
+    seen.held = in_flight
     replies = Replies(queue, result_queue_url=settings.result_queue_url, host_id=settings.host_id)
     ending = Settler(
         in_flight,
@@ -132,6 +178,7 @@ async def _serve(
         keeps_unmatched=settings.unmatched_messages is Unmatched.KEEP,
         in_order=queue.is_fifo,
         backoff_base=pace.backoff_base,
+        vitals=seen,
     )
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
     receiving = Receiver(
@@ -145,6 +192,7 @@ async def _serve(
         stopping=stopping,
         other_queues=settings.other_queues,
         longest_backoff=pace.longest_poll_backoff,
+        vitals=seen,
     )
     planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
     deploying = Deployer(
@@ -156,6 +204,7 @@ async def _serve(
             timeout=settings.pull_timeout_seconds,
             inactivity=pace.pull_inactivity,
             longest_wait=pace.longest_pull_wait,
+            vitals=seen,
         ),
         deploy_time=settings.deploy_time_seconds,
         monitor=settings.monitor_seconds,
@@ -179,7 +228,7 @@ async def _serve(
     parts = (polling, dispatching, renewing)
     stop = asyncio.create_task(stopping.wait(), name="stop signal")
 
-    await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({stop, beating, *parts}, return_when=asyncio.FIRST_COMPLETED)
     stopping.set()
     log.info("stopping", grace_seconds=settings.stop_grace_seconds)
     dispatching.cancel()

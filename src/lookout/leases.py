@@ -17,6 +17,7 @@ from tenacity import (
 from lookout.errors import HandleGone, QueueDenied, QueueError
 from lookout.model import Message
 from lookout.sqs import LONGEST_VISIBILITY, Queue
+from lookout.vitals import Vitals
 
 FLOOR = 60.0  # seconds: the shortest lease
 MARGIN = 30.0  # seconds on top of one and a half deploy times
@@ -42,8 +43,10 @@ class Lease:
     length: float  # seconds that each renewal asks for
     received: float
     deadline: float  # when the queue will show the message again
+    due: float  # when it had to be renewed at first; `renew_at` is the next try
     renew_at: float = 0.0
     lost: bool = False
+    unanswered: bool = False  # lost because no renewal was answered in time
     settling: bool = field(default=False, repr=False)
 
 
@@ -58,23 +61,41 @@ class Leases:
         floor: float = FLOOR,
         margin: float = MARGIN,
         retry_pause: float = RETRY_PAUSE,
+        vitals: Vitals | None = None,
     ) -> None:
         self._queue = queue
         self.slots = slots
         self._floor = floor
         self._margin = margin
         self._retry_pause = retry_pause
+        self._vitals = vitals or Vitals()
         self._leases: dict[str, Lease] = {}
         self._renewing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._freed = asyncio.Event()
         self._longest = self.length(0)
         self.denied = False
+        self._last_error = ""
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are held."""
+        return len(self._leases)
 
     @property
     def free(self) -> int:
         """How many more messages may be held."""
-        return self.slots - len(self._leases)
+        return self.slots - self.in_flight
+
+    def overdue(self) -> str:
+        """Why a lease that could be renewed was not, when half of the time for it is over; empty if none."""
+        now = time.monotonic()
+        for lease in self._leases.values():
+            if self.denied or lease.settling:
+                continue
+            if lease.unanswered or (not lease.lost and now > (lease.due + lease.deadline) / 2):
+                return f"the lease of a message in flight is not renewed: {self._last_error or 'no answer'}"
+        return ""
 
     async def wait_for_slot(self) -> None:
         while self.free <= 0:
@@ -100,14 +121,13 @@ class Leases:
         deadline = received + self.visibility
         if lease:
             lease.message.receipt_handle = message.receipt_handle
-            lease.received, lease.deadline, lease.renew_at, lease.lost = (
-                received,
-                deadline,
-                received,
-                False,
-            )
+            lease.received, lease.deadline = received, deadline
+            lease.due = lease.renew_at = received
+            lease.lost = lease.unanswered = False
         else:
-            self._leases[message.id] = Lease(message, self.length(0), received, deadline, renew_at=received)
+            self._leases[message.id] = Lease(
+                message, self.length(0), received, deadline, due=received, renew_at=received
+            )
         self._wake.set()
         return lease is None
 
@@ -262,14 +282,19 @@ class Leases:
 
     def _renewed(self, lease: Lease, asked: float, seconds: int) -> None:
         lease.deadline = asked + seconds
-        lease.renew_at = lease.deadline - min(seconds / 2, RENEW_BEFORE)
+        lease.due = lease.renew_at = lease.deadline - min(seconds / 2, RENEW_BEFORE)
+        self._last_error = ""
+        for any_lease in self._leases.values():
+            any_lease.unanswered = False  # renewals work again
         log.debug("lease renewed", message_id=lease.message.id, seconds=seconds)
 
     def _renewal_failed(self, lease: Lease, error: QueueError) -> None:
+        self._vitals.renewal_failed()
+        self._last_error = str(error)
         if isinstance(error, QueueDenied):
             self._note_denial(error)
-        elif isinstance(error, HandleGone) or time.monotonic() >= lease.deadline:
-            lease.lost = True
+        elif (is_gone := isinstance(error, HandleGone)) or time.monotonic() >= lease.deadline:
+            lease.lost, lease.unanswered = True, not is_gone
             log.warning(
                 "lease lost; the deploy goes on, and its message will be delivered again",
                 message_id=lease.message.id,

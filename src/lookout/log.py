@@ -43,11 +43,10 @@ def configure(level: LogLevel, fmt: LogFormat, out: TextIO | None = None) -> Non
     logging.root.handlers = [handler]
     logging.root.setLevel(logging.WARNING)
     logging.getLogger("lookout").setLevel(level.upper())
-    for library in (
-        "botocore",
-        "aiobotocore",
-    ):  # its warnings show what a program for credentials has written
-        logging.getLogger(f"{library}.credentials").setLevel(logging.CRITICAL)
+    # The warnings of the first two show what a program for credentials has written; the third tells of
+    # each stranger who sends no request that it understands.
+    for noisy in ("botocore.credentials", "aiobotocore.credentials", "aiohttp.server"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -16,6 +16,7 @@ from lookout.keychain import Keychain
 from lookout.model import DeployRequest, ImageRef, Json
 from lookout.platforms import fits, platform_of_image
 from lookout.progress import Layers, Progress, ProgressLog, Watch
+from lookout.vitals import Vitals
 
 TIMEOUT = 600.0  # seconds for a pull with all its tries, or the deploy time if that is longer
 INACTIVITY = 60.0  # seconds in which nothing comes, after which a try is given up
@@ -39,6 +40,7 @@ class Puller:
         timeout: float | None = None,
         inactivity: float = INACTIVITY,
         longest_wait: float = LONGEST_WAIT,
+        vitals: Vitals | None = None,
     ) -> None:
         """`timeout` is for a pull with all its tries; None takes TIMEOUT, or the deploy time if that is longer."""
         self._engine = engine
@@ -46,6 +48,7 @@ class Puller:
         self._timeout = timeout
         self._inactivity = inactivity
         self._longest_wait = longest_wait
+        self._vitals = vitals or Vitals()
         self._pulls: dict[_Key, _Pull] = {}
 
     async def pull(
@@ -113,6 +116,7 @@ class Puller:
             if exc.fault is PullFault.CREDENTIALS and access.credentials:
                 access.credentials.forget()
             raise
+        self._vitals.pulled(time.monotonic() - began)
         seconds = round(time.monotonic() - began, 1)
         log.info("pulled", image=str(image), digest=digest, credentials=access.source, seconds=seconds)
         return pulled

@@ -16,6 +16,7 @@ from lookout.model import Delivery, DeployRequest, Invalid, Message, Nothing, Ou
 from lookout.request import parse
 from lookout.settler import Settler
 from lookout.sqs import BATCH, Queue
+from lookout.vitals import Vitals
 
 LONGEST_BACKOFF = 60.0  # seconds between two polls that fail
 OTHER_HOST = (1.0, 5.0)  # seconds until the owner of a message may see it
@@ -39,6 +40,7 @@ class Receiver:
         stopping: asyncio.Event,
         other_queues: Sequence[str] = (),
         longest_backoff: float = LONGEST_BACKOFF,
+        vitals: Vitals | None = None,
     ) -> None:
         """To the URLs of Lookout's `other_queues` no sender may have a result sent."""
         self._queue = queue
@@ -51,6 +53,7 @@ class Receiver:
         self._host_id = host_id
         self._stopping = stopping
         self._longest_backoff = longest_backoff
+        self._vitals = vitals or Vitals()
         self._answered = False
 
     async def run(self) -> None:
@@ -92,7 +95,9 @@ class Receiver:
         one = self._leases.denied or self._queue.is_fifo
         count = 1 if one else min(BATCH, self._leases.free)
         try:
-            messages = await self._queue.receive(count, wait=self._wait, visibility=self._leases.visibility)
+            with self._vitals.polling():
+                hidden = self._leases.visibility
+                messages = await self._queue.receive(count, wait=self._wait, visibility=hidden)
         except (QueueUnusable, QueueDenied) as exc:
             if self._answered:
                 raise

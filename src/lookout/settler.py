@@ -18,6 +18,7 @@ from lookout.leases import Leases
 from lookout.model import Asked, Ending, Message, Outcome, Report
 from lookout.replies import Replies
 from lookout.unbroken import unbroken
+from lookout.vitals import Vitals
 
 BACKOFF_BASE = 30.0  # seconds until the second try of a message that is kept
 BACKOFF_CAP = 900.0  # seconds between two tries at most
@@ -51,6 +52,7 @@ class Settler:
         keeps_unmatched: bool = True,
         in_order: bool = False,
         backoff_base: float = BACKOFF_BASE,
+        vitals: Vitals | None = None,
     ) -> None:
         """A deploy that fails is tried again until `retry_for` seconds after its message was sent.
 
@@ -63,6 +65,7 @@ class Settler:
         self._keeps_unmatched = keeps_unmatched
         self._backoff_base = backoff_base
         self._retry_for = retry_for
+        self._vitals = vitals or Vitals()
         self._tries: OrderedDict[str, int] = OrderedDict()
         self._settled: OrderedDict[str, Ending] = OrderedDict()
         self._told: OrderedDict[str, tuple[object, ...]] = OrderedDict()
@@ -86,6 +89,7 @@ class Settler:
 
         It asked for `request`, and the deploy `began` then; the `fields` are for the log.
         """
+        self._vitals.ended(report, fields.get("seconds"))
         is_first = message.id not in self._tries
         after = self._retry_after(message, report)
         level = _LEVELS.get(report.outcome, "info")

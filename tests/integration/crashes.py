@@ -168,8 +168,8 @@ class Play:
 
     @property
     def calls(self) -> list[str]:
-        """The calls to the engine so far, without what is another in each run."""
-        return [self._lines(request) for request in self._line.requests]
+        """The calls to the engine so far, without what is another in each run, and how often it was pinged."""
+        return [self._lines(request) for request in self._line.requests if not request.endswith("/_ping")]
 
     def start(self, fault: Fault | None = None, **settings: str) -> RunningLookout:
         """Start a Lookout, in which the fault will happen."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Self
 
 import lookout
@@ -34,7 +35,8 @@ class RunningLookout:
         """`forked` from a process that has imported everything before, it starts sooner."""
         self.events: list[Event] = []
         self._news = threading.Condition()
-        variables = {**ENVIRONMENT, **environment}
+        self.heartbeat = cwd / f"heartbeat-{token_hex(4)}"
+        variables = {**ENVIRONMENT, "HeartbeatFile": str(self.heartbeat), **environment}
         self._process = Forked(variables, cwd, pace) if forked else _started(variables, cwd, pace)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -13,6 +13,7 @@ from structlog.typing import EventDict
 from lookout.leases import Leases
 from lookout.model import Message
 from lookout.sqs import LONGEST_VISIBILITY, Queue
+from lookout.vitals import Vitals
 from testbed.scripted_sqs import ScriptedSqs, after, answer_after, cut, fail_entries, refuse
 from testbed.sqs import LocalSqs
 from tests.integration.queues import connected, receive, said, until
@@ -514,3 +515,114 @@ async def test_a_slot_is_waited_for_until_a_message_is_settled(
         await leases.done(first)
         await asyncio.wait_for(waiting, 5)
         assert leases.free == 1
+
+
+# What of it is an illness
+
+
+async def fail_renewals(scenario: Scenario, step: Any = AWAY) -> Message:
+    """Hold a message of which no renewal is answered well."""
+    scenario.server.next("ChangeMessageVisibility", *[step] * 100)
+    message = await scenario.hold()
+    await until(lambda: scenario.server.changes(message.id))
+    return message
+
+
+def let_renew(scenario: Scenario) -> None:
+    scenario.server._scripts["ChangeMessageVisibility"].clear()
+
+
+async def test_a_lease_that_is_renewed_in_time_is_never_overdue(scenario: Scenario) -> None:
+    assert scenario.leases.overdue() == ""
+    message = await scenario.hold()
+    assert scenario.leases.in_flight == 1
+    await until(lambda: scenario.server.hidden_for(message.id) > 50)
+    for now in (1049.0, 1051.0, 1101.0):
+        await scenario.at(now)
+        assert scenario.leases.overdue() == ""
+
+
+async def test_a_lease_is_overdue_when_half_of_the_time_for_its_renewal_is_over(
+    scenario: Scenario, logs: list[EventDict]
+) -> None:
+    await fail_renewals(scenario)
+    await until(lambda: said(logs, "lease not renewed"))
+    scenario.clock.now = 1029
+    assert scenario.leases.overdue() == ""
+    scenario.clock.now = 1031
+    assert "InternalError: sorry" in scenario.leases.overdue()
+    let_renew(scenario)
+    await until(lambda: not scenario.leases.overdue())
+    assert scenario.leases._last_error == "", "which says nothing of a later illness"
+
+
+async def test_so_it_is_where_no_renewal_is_even_tried(scripted: ScriptedSqs, scripted_queue: Queue) -> None:
+    scripted.send("body")
+    leases = Leases(scripted_queue, slots=1)  # whose loop does not run
+    await hold(scripted_queue, leases, received=time.monotonic() - 31)
+    assert leases.overdue() == "the lease of a message in flight is not renewed: no answer"
+
+
+async def test_one_that_was_lost_since_nothing_was_answered_is_an_illness_until_renewals_work(
+    scenario: Scenario, logs: list[EventDict]
+) -> None:
+    message = await fail_renewals(scenario)
+    scenario.clock.now = 1061
+    await until(lambda: said(logs, "lease lost"))
+    assert "not renewed" in scenario.leases.overdue()
+    let_renew(scenario)
+    scenario.clock.now = 5000
+    assert "not renewed" in scenario.leases.overdue()
+    await scenario.at(5000)
+    assert scenario.leases.holds(message)
+    assert scenario.leases.overdue() == ""
+
+
+async def test_or_until_it_is_settled(scenario: Scenario, logs: list[EventDict]) -> None:
+    message = await fail_renewals(scenario)
+    scenario.clock.now = 1061
+    await until(lambda: said(logs, "lease lost"))
+    assert scenario.leases.overdue()
+    await scenario.leases.done(message)
+    assert scenario.leases.overdue() == ""
+
+
+async def test_what_is_being_settled_is_not_overdue(scenario: Scenario) -> None:
+    message = await fail_renewals(scenario)
+    scenario.clock.now = 1055
+    assert scenario.leases.overdue()
+    scenario.leases.end_renewals(message)
+    assert scenario.leases.overdue() == ""
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [(DENIED, "not allowed"), (refuse("ReceiptHandleIsInvalid"), "lease lost")]
+)
+async def test_a_permission_that_is_missing_and_a_handle_that_is_gone_are_no_illness(
+    scenario: Scenario, logs: list[EventDict], fault: Any, told: str
+) -> None:
+    await fail_renewals(scenario, fault)
+    await until(lambda: said(logs, told))
+    for now in (1031, 1061, 5000):
+        scenario.clock.now = now
+        assert scenario.leases.overdue() == ""
+
+
+async def test_twelve_hours_that_are_over_are_no_illness(scenario: Scenario, logs: list[EventDict]) -> None:
+    scenario.server.send("body")
+    await hold(scenario.queue, scenario.leases, received=scenario.clock.now - LONGEST_VISIBILITY - 1)
+    await until(lambda: said(logs, "message held for twelve hours"))
+    assert scenario.leases.overdue() == ""
+
+
+async def test_every_renewal_that_fails_is_counted(
+    scripted: ScriptedSqs, scripted_queue: Queue, logs: list[EventDict]
+) -> None:
+    vitals = Vitals()
+    scripted.send("body")
+    scripted.next("ChangeMessageVisibility", AWAY, AWAY)
+    async with renewing(scripted_queue, floor=2, margin=0, vitals=vitals) as leases:
+        message = await hold(scripted_queue, leases)
+        await until(lambda: said(logs, "lease renewed"))
+        assert vitals.lease_errors == 2
+        await leases.done(message)

@@ -2,20 +2,27 @@
 
 import argparse
 import json
+import os
 import re
+import subprocess
+import time
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic.alias_generators import to_pascal
 from pydantic_core import PydanticUndefined
 from tests.unit import bodies
 
 from lookout import cli, pins, planner, ready, targets
+from lookout.heartbeat import HeartbeatFile
+from lookout.metrics import Metrics
 from lookout.model import ContainerReport, DeployRequest, Outcome, Phase
 from lookout.result import Result
 from lookout.settings import Settings
+from lookout.vitals import Vitals
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -111,6 +118,33 @@ def plan_options() -> list[argparse.Action]:
     parser = cli.parser()
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     return list(commands.choices["plan"]._actions)
+
+
+def test_every_metric_has_a_row() -> None:
+    shown = {
+        family.name: family for family in text_string_to_metric_families(Metrics(Vitals()).text().decode())
+    }
+    names = {name + ("_total" if family.type == "counter" else "") for name, family in shown.items()}
+    assert {name for name in rows("Operate") if name.startswith("lookout_")} == names
+
+
+@pytest.mark.parametrize(
+    ("age", "is_well"), [(0, True), (55, True), (65, False), (100_000, False), (None, False)]
+)
+def test_the_check_of_the_heartbeat_file_tells_whether_it_is_young(
+    tmp_path: Path, age: float | None, is_well: bool
+) -> None:
+    (check,) = (block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "heartbeat" in block)
+    path = Settings.model_fields["heartbeat_file"].default
+    assert str(path) in check
+    file = tmp_path / "heartbeat"
+    if age is not None:
+        HeartbeatFile(file).touch()
+        os.utime(file, (time.time() - age,) * 2)
+    ended = subprocess.run(
+        ["sh", "-c", check.replace(str(path), str(file))], capture_output=True, check=False
+    )
+    assert (ended.returncode == 0) is is_well
 
 
 def test_every_make_target_that_is_named_exists() -> None:
