@@ -295,6 +295,22 @@ def load_for_sending(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR)
     return _load(QueueSettings, env_file, secrets_dir)
 
 
+def load_for_check() -> tuple[QueueSettings | None, EngineSettings | None, list[str]]:
+    """Those of the queue and of the engine, each if they are right, and a line for each setting that is wrong."""
+    try:
+        chosen = load()
+    except WrongSettings as exc:
+        return _if_right(QueueSettings), _if_right(EngineSettings), exc.lines
+    return chosen, chosen, []
+
+
+def _if_right(kind: type[Kind]) -> Kind | None:
+    try:
+        return _load(kind, ENV_FILE, SECRETS_DIR)
+    except WrongSettings:
+        return None
+
+
 def _load(kind: type[Kind], env_file: Path, secrets_dir: Path) -> Kind:
     try:
         _drop_blanks()
