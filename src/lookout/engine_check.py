@@ -4,6 +4,7 @@ import asyncio
 import errno
 import grp
 import os
+import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lookout.targets import Target
 
 REGISTRIES = 8  # questions to registries at the same time
 
+_WANTS_TLS = "HTTP request to an HTTPS server"  # what Docker's own server says to a client without
 _MOUNT = (
     "mount it into Lookout's container (-v /var/run/docker.sock:/var/run/docker.sock), or set DOCKER_HOST"
 )
@@ -122,18 +124,16 @@ def _refused(image: ImageRef, failed: PullFailed) -> Finding:
 
 def _unavailable(address: str, error: EngineUnavailable) -> Finding:
     said = f"{address}: {error.message}"
-    if _has(error, errno.EACCES, errno.EPERM):
+    behind = list(_causes(error))
+    if any(isinstance(one, OSError) and one.errno in (errno.EACCES, errno.EPERM) for one in behind):
         return _forbidden(address)
-    text = error.message.lower()
-    if "no docker engine" in text:
-        return problem("engine", said, "check DOCKER_HOST")
-    if any(word in text for word in ("ssl", "tls", "certificate", "client sent an http request")):
+    if any(isinstance(one, ssl.SSLError) for one in behind) or _WANTS_TLS in error.message:
         return problem("engine", said, "check DOCKER_TLS_VERIFY, and the certificates in DOCKER_CERT_PATH")
     path = _socket(address)
     if path and not path.exists():
         return problem("engine", f"{address}: no socket there", _MOUNT)
     next_step = f"start the engine, or set DOCKER_HOST; unset, it is {DEFAULT_SOCKET}"
-    return problem("engine", f"no engine answers: {said}", next_step)
+    return problem("engine", said, next_step)
 
 
 def _forbidden(address: str) -> Finding:
@@ -162,10 +162,8 @@ def _socket(address: str) -> Path | None:
     return Path(address.removeprefix("unix://")) if address.startswith("unix://") else None
 
 
-def _has(error: BaseException | None, *numbers: int) -> bool:
-    """Whether an error of the system with one of these numbers is behind this one."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those behind it."""
     while error:
-        if isinstance(error, OSError) and error.errno in numbers:
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False

@@ -29,6 +29,7 @@ _SKEWED_TEXTS = ("signature expired", "signature not yet current", "request has 
 _WRONG_KEY = ("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId")
 _WRONG_SECRET = ("SignatureDoesNotMatch", "InvalidSignatureException")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException")
+_SET_CLOCK = "set it, and let NTP keep it right"
 _REPLIES = "lookout-reply-check"  # the name of a queue that is not there
 
 log = structlog.stdlib.get_logger(__name__)
@@ -146,7 +147,7 @@ async def _ask(settings: QueueSettings, probe: Probe, at_aws: str) -> list[Findi
     asked = (receiving, deleting, changing)
     clock = list(_clock((looking, *asked, replying, *sending)))
     if obstacle := await _obstacle(settings, probe, (*asked, replying, *sending), asked, at_aws):
-        return [*clock, obstacle]
+        return [obstacle] if obstacle.about == "clock" else [*clock, obstacle]
     return [
         ok("queue", f"{probe.url} is there, in {probe.region}"),
         *clock,
@@ -166,11 +167,8 @@ async def _obstacle(
     """What stands before every permission, if anything does."""
     for answer in every:
         if _is_skewed(answer):
-            ahead = f" ({answer.skew:+.0f} s from this machine's)" if answer.skew else ""
-            text = (
-                f"SQS refuses what this machine signs, because its clock is another one{ahead}: {answer.code}"
-            )
-            return problem("clock", text, "set this machine's clock, and let NTP keep it right")
+            text = f"SQS refuses what this machine signs, whose clock is {_off(answer.skew)} ({answer.code})"
+            return problem("clock", text, _SET_CLOCK)
     for answer in every:
         if finding := _credentials(answer):
             return finding
@@ -222,15 +220,18 @@ async def _missing(settings: QueueSettings, probe: Probe, at_aws: str) -> Findin
 
 
 def _clock(answers: Sequence[Answer]) -> Iterator[Finding]:
-    told = [answer.skew for answer in answers if answer.skew is not None and not _is_skewed(answer)]
+    told = [answer.skew for answer in answers if answer.skew is not None]
     skew = min(told, key=abs, default=0.0)  # what the answers took on their way makes it only larger
     if abs(skew) > NOTICED_SKEW:
         found = problem if abs(skew) > BAD_SKEW else remark
-        way = "behind" if skew > 0 else "ahead of"
-        text = (
-            f"this machine's clock is {abs(skew):.0f} s {way} that of SQS, which refuses what is 15 min off"
-        )
-        yield found("clock", text, "set it, and let NTP keep it right")
+        text = f"this machine's clock is {_off(skew)}, which refuses what is 15 min off"
+        yield found("clock", text, _SET_CLOCK)
+
+
+def _off(skew: float | None) -> str:
+    if not skew:
+        return "another than that of SQS"
+    return f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} that of SQS"
 
 
 def _permission(permission: _Permission, answer: Answer) -> Finding:
