@@ -215,7 +215,9 @@ class ScriptedSqs:
         return {"MessageId": self.send(parameters["MessageBody"])}
 
     def _GetQueueAttributes(self, parameters: Json) -> Json:  # noqa: N802
-        return {"Attributes": {"ApproximateNumberOfMessages": str(len(self._visible()))}}
+        known = {"ApproximateNumberOfMessages": str(len(self._visible()))}
+        asked = parameters["AttributeNames"]
+        return {"Attributes": {name: value for name, value in known.items() if {name, "All"} & {*asked}}}
 
     def _DeleteMessage(self, parameters: Json) -> Json:  # noqa: N802
         # A stale handle is answered well, and nothing happens.

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def problems(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 async def findings(
-    monkeypatch: pytest.MonkeyPatch, url: str, environment: Mapping[str, str] = ANYONE, **more: str
+    monkeypatch: pytest.MonkeyPatch, url: str, environment: Mapping[str, str] = ANYONE, **more: Any
 ) -> list[Finding]:
     """What there is to find of the queue, for the user that the environment names."""
     for name, value in environment.items():
