@@ -106,10 +106,14 @@ async def note_missing(settings: Settings, queue: Queue, in_flight: Leases) -> N
         in_flight.note_denial(changing.error)
     for permission, answer in zip((_DELETE, *(to for _, to in others)), (deleting, *sending), strict=True):
         if isinstance(answer.error, QueueDenied):
-            event = (
-                f"not allowed to {permission.action}: {permission.without}; add this statement to the policy"
+            log.warning(
+                "a permission is missing; add this statement to the policy",
+                action=permission.action,
+                queue=permission.about,
+                without_it=permission.without,
+                statement=permission.policy,
+                error=str(answer.error),
             )
-            log.warning(event, queue=permission.about, statement=permission.policy, error=str(answer.error))
         elif answer.code in _MISSING and permission is not _DELETE:
             log.warning("no such queue", queue=permission.about, error=str(answer.error))
 

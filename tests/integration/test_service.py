@@ -469,14 +469,12 @@ def test_it_warns_at_its_start_of_each_permission_that_is_missing_and_polls_all_
 ) -> None:
     receiving = {"Effect": "Allow", "Action": "sqs:ReceiveMessage", "Resource": "*"}
     dead = sqs.create_queue(f"test-{secrets.token_hex(4)}")
+    message = send("127.0.0.1:5000/nobody/api:1")
     with sqs.enforce_iam({"Version": "2012-10-17", "Statement": [receiving]}) as environment:
         lookout = start(DeadLetterQueueUrl=dead, **environment)
-        deleting = "not allowed to sqs:DeleteMessage: every message comes back after its deploy; "
-        lookout.wait_for(f"{deleting}add this statement to the policy", level="warning")
-        sending = "not allowed to sqs:SendMessage: messages that ended badly stay on the queue; "
-        event = lookout.wait_for(f"{sending}add this statement to the policy", level="warning")
-        assert event["queue"] == "DeadLetterQueueUrl"
-        message = send("127.0.0.1:5000/nobody/api:1")
+        told = "a permission is missing; add this statement to the policy"
+        lookout.wait_for(told, level="warning", action="sqs:DeleteMessage", queue="SqsQueueUrl")
+        lookout.wait_for(told, level="warning", action="sqs:SendMessage", queue="DeadLetterQueueUrl")
         lookout.wait_for("received", message_id=message)
     warned = [event for event in lookout.events if "not allowed to extend" in event["event"]]
     assert len(warned) == 1
