@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -86,11 +87,12 @@ _REPLY = _Permission(
 async def check_queue(settings: QueueSettings) -> list[Finding]:
     """All that there is to say of the queues; nothing is received, hidden, counted, deleted or sent."""
     at_aws = aws.region_of(urlsplit(settings.sqs_queue_url).hostname or "") or ""
+    found = list(_region(settings, at_aws))
     try:
         async with Queue.connect(settings, poll_time=1, calls=CALLS, region=at_aws) as queue:
-            return [*_region(settings, at_aws), *await _ask(settings, queue.probe(), at_aws)]
+            return [*found, *await _ask(settings, queue.probe(), at_aws)]
     except WrongSettings as exc:
-        return [problem(*line.partition(": ")[::2]) for line in exc.lines]
+        return [*found, *(problem(*line.partition(": ")[::2]) for line in exc.lines)]
 
 
 async def note_missing(settings: Settings, queue: Queue, in_flight: Leases) -> None:
@@ -132,9 +134,15 @@ def _region(settings: QueueSettings, at_aws: str) -> Iterator[Finding]:
     if at_aws and configured and configured != at_aws:
         yield problem(
             "region",
-            f"SqsQueueUrl is in {at_aws}, AWS_REGION says {configured}",
-            f"set AWS_REGION={at_aws}, or leave it out",
+            f"SqsQueueUrl is in {at_aws}, {_regions_source()} says {configured}",
+            f"set AWS_REGION={at_aws}",
         )
+
+
+def _regions_source() -> str:
+    """What has said the region, as the daemon reads it."""
+    given = (name for name in ("AWS_REGION", "AWS_DEFAULT_REGION") if os.environ.get(name, "").strip())
+    return next(given, "without AWS_REGION the SDK")
 
 
 async def _ask(settings: QueueSettings, probe: Probe, at_aws: str) -> list[Finding]:
@@ -153,7 +161,7 @@ async def _ask(settings: QueueSettings, probe: Probe, at_aws: str) -> list[Findi
     if obstacle := await _obstacle(settings, probe, (*asked, replying, *sending), asked, at_aws):
         return [obstacle] if obstacle.about == "clock" else [*clock, obstacle]
     return [
-        ok("queue", f"{probe.url} is there, in {probe.region}"),
+        *_presence(probe, asked),
         *clock,
         _permission(_RECEIVE, receiving),
         _permission(_DELETE, deleting),
@@ -185,7 +193,16 @@ async def _obstacle(
                 f"check that {_host(probe.server)} can be reached from here, through proxy and firewall"
             )
             return problem("queue", str(answer.error), next_step)
+    if not any(answer.is_allowed or isinstance(answer.error, QueueDenied) for answer in asked):
+        text = f"{_host(probe.server)} answers otherwise than SQS should: {asked[0].error}"
+        return problem("queue", text, "check SqsQueueUrl, and try again")
     return None
+
+
+def _presence(probe: Probe, asked: Sequence[Answer]) -> Iterator[Finding]:
+    """A denial does not tell: AWS may deny what is not there."""
+    if any(answer.is_allowed for answer in asked):
+        yield ok("queue", f"{probe.url} is there, in {probe.region}")
 
 
 def _is_skewed(answer: Answer) -> bool:
@@ -219,7 +236,7 @@ async def _missing(settings: QueueSettings, probe: Probe, at_aws: str) -> Findin
         name = QueueUrl.parse(probe.url).name
         text = f"no such queue: {_host(probe.server)} has no {name} in {probe.region}, or shows it to others only"
         return problem("queue", text, "check the account and the name in SqsQueueUrl")
-    text = f"the queue is in {', '.join(found)}, AWS_REGION says {probe.region}"
+    text = f"the queue is in {', '.join(found)}, {_regions_source()} says {probe.region}"
     return problem("region", text, f"set AWS_REGION={found[0]}")
 
 

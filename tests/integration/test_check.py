@@ -244,6 +244,15 @@ async def test_a_queue_that_is_in_another_region_of_the_server_is_found_there(
     ]
 
 
+async def test_the_variable_that_says_the_wrong_region_is_named(
+    sqs: LocalSqs, queue_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = sqs.environment() | {"AWS_DEFAULT_REGION": "us-east-1"}
+    del environment["AWS_REGION"]
+    [line] = bad(await findings(monkeypatch, queue_url, environment))
+    assert "in eu-west-1, AWS_DEFAULT_REGION says us-east-1" in line
+
+
 async def test_a_queue_that_is_nowhere_is_not_there(
     sqs: LocalSqs, queue_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +320,26 @@ async def test_what_passes_soon_is_no_missing_permission(
     found = await findings(monkeypatch, scripted.queue_url)
     assert bad(found) == []
     assert any("whether sqs:DeleteMessage is allowed is not known" in line for line in remarks(found))
+
+
+async def test_what_answers_but_is_no_sqs_is_no_queue(
+    scripted: ScriptedSqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "SendMessage"):
+        scripted.next(action, refuse("404", "<h1>nothing here</h1>", 404))
+    found = await findings(monkeypatch, scripted.queue_url)
+    [line] = bad(found)
+    assert "answers otherwise than SQS should: 404" in line
+    assert not [one for one in found if one.level is Level.OK]
+
+
+async def test_where_nothing_is_allowed_it_is_not_said_that_the_queue_is_there(
+    sqs: LocalSqs, queue_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sqs.enforce_iam(policy({**SEND, "Action": "sqs:ListQueues"})) as environment:
+        found = await findings(monkeypatch, queue_url, environment)
+    assert [line.split()[1] for line in bad(found)] == RECEIVER["Action"]
+    assert not [one for one in found if one.level is Level.OK]
 
 
 # The clock
