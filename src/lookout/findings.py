@@ -26,8 +26,10 @@ class Finding:
     next_step: str = ""
 
     def __str__(self) -> str:
+        """On one line, as it is shown."""
         said = f"{self.text}; {self.next_step}" if self.next_step else self.text
-        return f"{self.level:<8} {self.about}: {_USER.sub('//…@', ' '.join(said.split()))}"
+        shown = _USER.sub("//…@", " ".join(said.split()))
+        return f"{self.level:<8} {self.about}: {shown}"
 
 
 def ok(about: str, text: str) -> Finding:
