@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from lookout import deployer, docker_config, leases, puller, receiver, settler
+from lookout import deployer, docker_config, findings, leases, puller, receiver, settler
 from lookout.cleaner import Cleaner
 from lookout.dead_letters import DeadLetters
 from lookout.deployer import Deployer
@@ -19,7 +19,7 @@ from lookout.ecr import Ecr
 from lookout.engine import Engine
 from lookout.engine_check import EngineCheck, left_alone, managed
 from lookout.errors import EngineError, EngineUnavailable, Interrupted, WrongSettings
-from lookout.findings import Finding, problem
+from lookout.findings import Finding
 from lookout.identity import own_id
 from lookout.keychain import Given, Keychain, Source
 from lookout.leases import Leases
@@ -99,7 +99,7 @@ async def _check_engine(settings: EngineSettings) -> list[Finding]:
             planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
             return await EngineCheck(engine, planner, Puller(engine, _keychain(settings, planner))).findings()
     except WrongSettings as exc:
-        return [problem("engine", line) for line in exc.lines]
+        return [findings.problem("engine", line) for line in exc.lines]
 
 
 @contextmanager
@@ -217,11 +217,11 @@ async def _serve(
 
 
 async def _look_round(settings: Settings, planner: Planner, queue: Queue, in_flight: Leases) -> None:
-    """Say what is managed and what the queue does not allow: beside the first poll, which it cannot keep up."""
-    try:
-        await asyncio.gather(_introduce(planner), note_missing(settings, queue, in_flight))
-    except Exception as exc:  # noqa: BLE001  whatever it is, the deploys that it is about go on
-        log.debug("not known what is managed", error=str(exc))
+    """Say what is managed and what the queue does not allow: beside the first poll, which waits for neither."""
+    looks = (_introduce(planner), note_missing(settings, queue, in_flight))
+    for problem in await asyncio.gather(*looks, return_exceptions=True):
+        if problem:
+            log.debug("not all is known at the start", error=str(problem))
 
 
 async def _introduce(planner: Planner) -> None:

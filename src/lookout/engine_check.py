@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lookout.engine import DEFAULT_SOCKET, Engine
-from lookout.errors import EngineError, EngineUnavailable, NotFound, PullFailed, PullFault
+from lookout.errors import EngineError, EngineUnavailable, PullFailed, PullFault
 from lookout.findings import Finding, ok, problem, remark
 from lookout.model import ImageRef
 from lookout.names import reference_of
@@ -42,7 +42,7 @@ class EngineCheck:
         except EngineUnavailable as exc:
             return [_unavailable(self._engine.address, exc)]
         except EngineError as exc:
-            next_step = "if a proxy stands before it, let that pass all calls of Lookout"
+            next_step = "check DOCKER_HOST; a proxy before the engine must let through all calls of Lookout"
             return [problem("engine", f"{self._engine.address}: {exc}", next_step)]
         engine = ok("engine", f"Docker Engine {version}, API {major}.{minor}, at {self._engine.address}")
         return [engine, *_containers(targets), *await self._registries(targets)]
@@ -71,8 +71,6 @@ class EngineCheck:
         """An image that was pulled or pushed has a digest there; with the containerd store each one has."""
         try:
             return not (await self._engine.image(image.canonical)).get("RepoDigests")
-        except NotFound:
-            return False
         except (EngineError, EngineUnavailable):
             return False
 
@@ -125,10 +123,11 @@ def _refused(image: ImageRef, failed: PullFailed) -> Finding:
 def _unavailable(address: str, error: EngineUnavailable) -> Finding:
     said = f"{address}: {error.message}"
     behind = list(_causes(error))
-    if any(isinstance(one, OSError) and one.errno in (errno.EACCES, errno.EPERM) for one in behind):
-        return _forbidden(address)
     if any(isinstance(one, ssl.SSLError) for one in behind) or _WANTS_TLS in error.message:
         return problem("engine", said, "check DOCKER_TLS_VERIFY, and the certificates in DOCKER_CERT_PATH")
+    # Not before those of TLS, whose numbers are their own.
+    if any(isinstance(one, OSError) and one.errno in (errno.EACCES, errno.EPERM) for one in behind):
+        return _forbidden(address)
     path = _socket(address)
     if path and not path.exists():
         return problem("engine", f"{address}: no socket there", _MOUNT)

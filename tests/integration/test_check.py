@@ -437,6 +437,13 @@ def test_an_engine_that_cannot_be_had_is_named(
 def test_what_answers_but_is_no_engine_is_named(check: Check, sqs: LocalSqs) -> None:
     [line] = problems(check(DOCKER_HOST=sqs.endpoint.replace("http", "tcp")))
     assert line.startswith("engine: ")
+    assert "check DOCKER_HOST" in line
+
+
+@pytest.mark.engine
+def test_what_does_not_speak_tls_is_told_so(check: Check, sqs: LocalSqs) -> None:
+    [line] = problems(check(DOCKER_HOST=sqs.endpoint.replace("http", "https")))
+    assert "check DOCKER_TLS_VERIFY" in line
 
 
 @pytest.fixture
