@@ -410,6 +410,19 @@ def test_without_a_queue_url_the_engine_is_looked_at(check: Check) -> None:
 
 
 @pytest.mark.engine
+def test_where_nothing_answers_no_secret_is_shown(check: Check) -> None:
+    done = check(
+        AWS_ENDPOINT_URL_SQS="http://me:hunter2@127.0.0.1:9",
+        AWS_SECRET_ACCESS_KEY="hunter2",
+        RegistryUsername="me",
+        RegistryPassword="hunter2",
+        DOCKER_HOST="tcp://me:hunter2@127.0.0.1:9",
+    )
+    assert [line.partition(":")[0] for line in problems(done)] == ["queue", "engine"]
+    assert "hunter2" not in done.stdout
+
+
+@pytest.mark.engine
 def test_without_an_engine_the_queue_is_looked_at(check: Check) -> None:
     done = check(DOCKER_HOST="unix:///nonexistent/docker.sock")
     [line] = problems(done)
