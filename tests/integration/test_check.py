@@ -388,13 +388,19 @@ async def test_what_is_refused_for_the_clock_is_told_so_and_not_for_the_credenti
 
 @pytest.mark.engine
 def test_each_wrong_setting_is_a_finding_and_the_rest_is_looked_at(check: Check) -> None:
-    done = check(LogLevel="loud", MaxMessages="0", RegistryPassword="hunter2")
+    wrong = {"LogLevel": "loud", "MaxMessages": "0", "RegistryPassword": "hunter2"}
+    done = check(**wrong, DeadLetterQueueUrl="http://elsewhere.test/123456789012/dead")
     found = problems(done)
     assert sorted(line.split(": ")[1] for line in found if line.startswith("settings: ")) == [
+        "DeadLetterQueueUrl",
         "LogLevel",
         "MaxMessages",
         "RegistryPassword",
     ]
+    assert len(found) == 4
+    good = lines(done, "ok")
+    assert "SqsQueueUrl: sqs:ReceiveMessage is allowed" in good
+    assert any(line.startswith("engine: Docker Engine ") for line in good)
     assert "hunter2" not in done.stdout
 
 
