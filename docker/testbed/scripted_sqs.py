@@ -6,6 +6,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any, Self
 
 from aiohttp import web
@@ -17,6 +18,8 @@ Step = Callable[[Json, Act], Awaitable[Json]]
 
 PATH = "/123456789012/scripted"
 CAP = 43200  # seconds since its receipt that a message may stay hidden
+MOST_MESSAGES = 10  # of one receive call
+LONGEST_DELAY = 900  # seconds
 TICK = 0.01
 
 
@@ -72,6 +75,7 @@ class ScriptedSqs:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.ahead = 0.0  # seconds that its clock is ahead of the right time
         self._port = 0
         self._messages: dict[str, _Stored] = {}
         self._scripts: defaultdict[str, deque[Step]] = defaultdict(deque)
@@ -93,6 +97,7 @@ class ScriptedSqs:
         """Listen; after a stop, on the same port."""
         app = web.Application()
         app.router.add_post("/{path:.*}", self._answer)
+        app.on_response_prepare.append(self._date)
         self._runner = web.AppRunner(app, shutdown_timeout=TICK)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
@@ -162,6 +167,9 @@ class ScriptedSqs:
             request.transport.abort()
             return web.Response()
 
+    async def _date(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = formatdate(time.time() + self.ahead, usegmt=True)
+
     async def _wait_for_message(self, parameters: Json) -> None:
         deadline = time.monotonic() + parameters["WaitTimeSeconds"]
         while not self._scripts["ReceiveMessage"] and not self._visible():
@@ -173,8 +181,14 @@ class ScriptedSqs:
         return [m for m in self._messages.values() if m.visible_at <= time.monotonic()]
 
     def _ReceiveMessage(self, parameters: Json) -> Json:  # noqa: N802
-        now = time.monotonic()
-        messages = self._visible()[: parameters["MaxNumberOfMessages"]]
+        now, count = time.monotonic(), parameters["MaxNumberOfMessages"]
+        if not 1 <= count <= MOST_MESSAGES:
+            raise Refused(
+                "InvalidParameterValue",
+                f"Value {count} for parameter MaxNumberOfMessages is invalid. "
+                f"Reason: Must be between 1 and {MOST_MESSAGES}, if provided.",
+            )
+        messages = self._visible()[:count]
         for message in messages:
             message.visible_at = now + parameters["VisibilityTimeout"]
             message.received_at = now
@@ -193,6 +207,17 @@ class ScriptedSqs:
                 for message in messages
             ]
         }
+
+    def _SendMessage(self, parameters: Json) -> Json:  # noqa: N802
+        delay = parameters.get("DelaySeconds", 0)
+        if delay > LONGEST_DELAY:
+            raise Refused("InvalidParameterValue", f"Value {delay} for parameter DelaySeconds is invalid.")
+        return {"MessageId": self.send(parameters["MessageBody"])}
+
+    def _GetQueueAttributes(self, parameters: Json) -> Json:  # noqa: N802
+        known = {"ApproximateNumberOfMessages": str(len(self._visible()))}
+        asked = parameters["AttributeNames"]
+        return {"Attributes": {name: value for name, value in known.items() if {name, "All"} & {*asked}}}
 
     def _DeleteMessage(self, parameters: Json) -> Json:  # noqa: N802
         # A stale handle is answered well, and nothing happens.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from lookout import deployer, docker_config, heartbeat, leases, puller, receiver, settler, vitals
+from lookout import deployer, docker_config, findings, heartbeat, leases, puller, receiver, settler, vitals
 from lookout.cleaner import Cleaner
 from lookout.dead_letters import DeadLetters
 from lookout.deployer import Deployer
@@ -17,7 +17,9 @@ from lookout.dispatcher import Dispatcher
 from lookout.docker_config import DockerConfig
 from lookout.ecr import Ecr
 from lookout.engine import Engine
-from lookout.errors import EngineError, EngineUnavailable, Interrupted
+from lookout.engine_check import EngineCheck, left_alone, managed
+from lookout.errors import EngineError, EngineUnavailable, Interrupted, WrongSettings
+from lookout.findings import Finding
 from lookout.heartbeat import Heartbeat
 from lookout.identity import own_id
 from lookout.keychain import Given, Keychain, Source
@@ -26,9 +28,10 @@ from lookout.model import Delivery, ImageRef
 from lookout.planner import Planner
 from lookout.preview import Preview, Previewer
 from lookout.puller import Puller
+from lookout.queue_check import check_queue, note_missing
 from lookout.receiver import Receiver
 from lookout.replies import Replies
-from lookout.settings import EngineSettings, Settings, Unmatched
+from lookout.settings import EngineSettings, QueueSettings, Settings, Unmatched
 from lookout.settler import Settler
 from lookout.sqs import Queue
 from lookout.unbroken import unless
@@ -88,9 +91,26 @@ async def plan(
     """What a deploy would do on the engine, by the settings that the daemon would have."""
     async with Engine.connect() as engine:
         planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
-        keychain = _keychain(settings, planner)
-        puller = Puller(engine, keychain, timeout=settings.pull_timeout_seconds)
-        return await Previewer(engine, planner, keychain, puller).preview(image, container, pull=pull)
+        puller = Puller(engine, _keychain(settings, planner), timeout=settings.pull_timeout_seconds)
+        return await Previewer(engine, planner, puller).preview(image, container, pull=pull)
+
+
+async def check(queue: QueueSettings | None, engine: EngineSettings | None) -> AsyncIterator[Finding]:
+    """Whether the daemon would find all that it needs; None leaves out that half. Nothing is changed."""
+    halves = [check_queue(queue)] if queue else []
+    halves += [_check_engine(engine)] if engine else []
+    for half in [asyncio.create_task(half) for half in halves]:
+        for finding in await half:
+            yield finding
+
+
+async def _check_engine(settings: EngineSettings) -> list[Finding]:
+    try:
+        async with Engine.connect() as engine:
+            planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
+            return await EngineCheck(engine, planner, Puller(engine, _keychain(settings, planner))).findings()
+    except WrongSettings as exc:
+        return [findings.problem("engine", line) for line in exc.lines]
 
 
 @contextmanager
@@ -226,10 +246,12 @@ async def _serve(
     dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
     polling = asyncio.create_task(receiving.run(), name="receiver")
     parts = (polling, dispatching, renewing)
+    looking_round = asyncio.create_task(_look_round(settings, planner, queue, in_flight), name="look round")
     stop = asyncio.create_task(stopping.wait(), name="stop signal")
 
     await asyncio.wait({stop, beating, *parts}, return_when=asyncio.FIRST_COMPLETED)
     stopping.set()
+    looking_round.cancel()
     log.info("stopping", grace_seconds=settings.stop_grace_seconds)
     dispatching.cancel()
     await asyncio.gather(
@@ -241,6 +263,19 @@ async def _serve(
     for ended in await asyncio.gather(*parts, return_exceptions=True):
         if isinstance(ended, Exception):
             raise ended
+
+
+async def _look_round(settings: Settings, planner: Planner, queue: Queue, in_flight: Leases) -> None:
+    """Say what is managed and what the queue does not allow: beside the first poll, which waits for neither."""
+    looks = (_introduce(planner), note_missing(settings, queue, in_flight))
+    for problem in await asyncio.gather(*looks, return_exceptions=True):
+        if problem:
+            log.debug("not all is known at the start", error=str(problem))
+
+
+async def _introduce(planner: Planner) -> None:
+    targets = await planner.everything()
+    log.info("managing", containers=managed(targets), left_alone=left_alone(targets))
 
 
 async def _end_poll(polling: asyncio.Task[None], grace: float) -> None:

@@ -1,5 +1,6 @@
 """What all of AWS has in common: how it names its places, and how it refuses."""
 
+import json
 import re
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
@@ -48,6 +49,11 @@ def said(problem: Exception) -> str:
     if isinstance(problem, CredentialRetrievalError):
         return f"{problem.kwargs.get('provider', 'their provider')} gave none"
     return " ".join(str(problem).split()) or type(problem).__name__
+
+
+def statement(action: str, resource: str) -> str:
+    """What a policy lacks that does not allow this action on this resource."""
+    return json.dumps({"Effect": "Allow", "Action": action, "Resource": resource}, ensure_ascii=False)
 
 
 def dns_suffix(region: str) -> str:

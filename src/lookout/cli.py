@@ -19,13 +19,21 @@ BAD_ENDINGS = (Outcome.FAILED, Outcome.NOT_HERE)
 
 
 def main(pace: "Pace | None" = None) -> int:
-    """Run the daemon, or plan. The exit code is 0 if all went well, 2 for wrong settings or arguments, else 1.
+    """Run the daemon, or another command; the exit code.
 
-    `lookout plan` ends with 1 where the deploy would be refused, or would find no container.
+    It is 0 if all went well, 2 for wrong settings or arguments, else 1.
+
+    `lookout plan` ends with 1 where the deploy would be refused, or would find no container, `lookout check`
+    where it has found a problem, also with the settings.
     """
     arguments = parser().parse_args()
     try:
-        return _plan(arguments) if arguments.command == "plan" else _run(pace)
+        match arguments.command:
+            case "plan":
+                return _plan(arguments)
+            case "check":
+                return _check()
+        return _run(pace)
     except WrongSettings as exc:
         for line in exc.lines:
             print(f"lookout: {line}", file=sys.stderr)
@@ -66,6 +74,24 @@ def _plan(arguments: argparse.Namespace) -> int:
     return CRASHED if preview.report.outcome in BAD_ENDINGS else DONE
 
 
+def _check() -> int:
+    from lookout import app, findings, log, settings
+
+    queue, engine, wrong = settings.load_for_check()
+    log.configure(settings.LogLevel.ERROR, settings.LogFormat.TEXT, sys.stderr)
+
+    async def show() -> bool:
+        problems = [findings.problem("settings", line) for line in wrong]
+        for one in problems:
+            _show(str(one))
+        async for one in app.check(queue, engine):
+            _show(str(one))
+            problems += [one] if one.level is findings.Level.PROBLEM else []
+        return not problems
+
+    return DONE if asyncio.run(show()) else CRASHED
+
+
 def _show(text: str) -> None:
     """Print for a reader that may stop reading, as `head` does."""
     try:
@@ -83,6 +109,12 @@ def parser() -> argparse.ArgumentParser:
     )
     lookout.add_argument("--version", action=_Version, nargs=0, help="show the version, and end")
     commands = lookout.add_subparsers(dest="command", metavar="COMMAND", help="without one, the daemon runs")
+    commands.add_parser(
+        "check",
+        help="see that all is set up",
+        description="Looks whether the settings, the queue, the engine and the registries are as the daemon "
+        "needs them, and changes nothing. Exit code 1 means that there is a problem.",
+    )
     plan = commands.add_parser(
         "plan",
         help="show what a deploy would do, and change nothing",

@@ -9,6 +9,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from lookout.aws import statement
 from lookout.errors import QueueDenied, QueueError, QueueRefused
 from lookout.model import Message, Report
 from lookout.sqs import Queue
@@ -17,9 +18,7 @@ TRIES = 4
 RETRY_PAUSE = 5.0  # seconds between two tries at most
 LONGEST_REASON = 500  # characters
 
-PERMISSION = (
-    '{"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "<the ARN of the dead-letter queue>"}'
-)
+PERMISSION = statement("sqs:SendMessage", "<the ARN of the dead-letter queue>")
 
 log = structlog.stdlib.get_logger(__name__)
 

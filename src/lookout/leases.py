@@ -14,6 +14,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from lookout.aws import statement
 from lookout.errors import HandleGone, QueueDenied, QueueError
 from lookout.model import Message
 from lookout.sqs import LONGEST_VISIBILITY, Queue
@@ -28,9 +29,7 @@ DELETE_TRIES = 4
 RELEASE_TRIES = 2  # a connection that the other side has closed shows only when it is used
 RETRY_PAUSE = 5.0  # seconds between two tries at most
 
-PERMISSION = (
-    '{"Effect": "Allow", "Action": "sqs:ChangeMessageVisibility", "Resource": "<the ARN of the queue>"}'
-)
+PERMISSION = statement("sqs:ChangeMessageVisibility", "<the ARN of the queue>")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -196,7 +195,7 @@ class Leases:
                 self._drop(message)
         for message_id, error in failures.items():
             if isinstance(error, QueueDenied):
-                self._note_denial(error)
+                self.note_denial(error)
                 continue
             log.warning(
                 "message not released; it comes back when its lease ends",
@@ -292,7 +291,7 @@ class Leases:
         self._vitals.renewal_failed()
         self._last_error = str(error)
         if isinstance(error, QueueDenied):
-            self._note_denial(error)
+            self.note_denial(error)
         elif (is_gone := isinstance(error, HandleGone)) or time.monotonic() >= lease.deadline:
             lease.lost, lease.unanswered = True, not is_gone
             log.warning(
@@ -309,7 +308,8 @@ class Leases:
                 error=str(error),
             )
 
-    def _note_denial(self, error: QueueDenied) -> None:
+    def note_denial(self, error: QueueDenied) -> None:
+        """From now on no lease is extended; said once."""
         if not self.denied:
             self.denied = True
             log.warning(

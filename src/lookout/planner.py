@@ -46,6 +46,8 @@ REMOVED_BY_STOP = (
     "settings and volumes, but not the files of its own layer"
 )
 
+NAMELESS = "was created from an image that has no name here, so that no message can mean it"
+
 #: States of containers that the engine is getting rid of.
 BEYOND_HELP = ("dead", "removing")
 
@@ -66,6 +68,13 @@ class Planner:
         inspected = await self._inspect(await self._engine.containers())
         found = await asyncio.gather(*(self._match(container, name) for container in inspected))
         return sorted((target for target in found if target), key=lambda target: target.name)
+
+    async def everything(self) -> list[Target]:
+        """Every container that runs, restarts or is paused, as a message for its image would find it, by name."""
+        await self._engine.negotiate()
+        inspected = await self._inspect(await self._engine.containers())
+        found = await asyncio.gather(*map(self._target, inspected))
+        return sorted(found, key=lambda target: target.name)
 
     def idle(self, targets: Sequence[Target]) -> Report | None:
         """How a message for these ends at once; None if there is something to look into."""
@@ -134,6 +143,12 @@ class Planner:
             return await self._engine.container(container)
         except NotFound:
             return None  # gone since it was listed
+
+    async def _target(self, container: Json) -> Target:
+        names = await self._names(container)
+        found = await self._match(container, min(names, key=str)) if names else None
+        nameless = why_left_alone(container, self._own_id, self._require_label) or NAMELESS
+        return found or Target(container, None, nameless)
 
     async def _match(self, container: Json, name: ImageName) -> Target | None:
         image = None

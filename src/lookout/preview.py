@@ -6,15 +6,11 @@ from lookout.engine import Engine
 from lookout.errors import (
     AccessFailed,
     CopyRefused,
-    EngineError,
-    EngineUnavailable,
     InProgress,
     NotFound,
     PullFailed,
     UnknownContainer,
 )
-from lookout.faults import no_access, pull_failed
-from lookout.keychain import Keychain
 from lookout.model import DeployRequest, ImageRef, Json, Outcome, Reference, Report
 from lookout.names import name_of, reference_of
 from lookout.plan import DeployPlan
@@ -39,10 +35,9 @@ class Preview:
 class Previewer:
     """Looks with the eyes of the daemon; changes nothing, but for the image where it is told to pull."""
 
-    def __init__(self, engine: Engine, planner: Planner, keychain: Keychain, puller: Puller) -> None:
+    def __init__(self, engine: Engine, planner: Planner, puller: Puller) -> None:
         self._engine = engine
         self._planner = planner
-        self._keychain = keychain
         self._puller = puller
 
     async def preview(self, image: ImageRef | None, container: str | None, *, pull: bool) -> Preview:
@@ -104,16 +99,11 @@ class Previewer:
         """Whether the pull of a deploy would get what is here already; raises PullFailed if it would fail."""
         unknown = () if present else (UNKNOWN,)
         try:
-            access = await self._keychain.access(image.name.domain)
-        except AccessFailed as exc:
-            raise no_access(image, exc) from exc
-        try:
-            digest = await self._engine.registry_digest(image, access.credentials)
-        except (EngineError, EngineUnavailable) as exc:
-            failed = pull_failed(image, exc.message, access)
-            if failed.fault.passes_soon:
-                return (*unknown, f"whether the pull of a deploy would work is not known: {exc}")
-            raise failed from exc
+            digest = await self._puller.digest(image)
+        except PullFailed as exc:
+            if exc.fault.passes_soon and not isinstance(exc.__cause__, AccessFailed):
+                return (*unknown, f"whether the pull of a deploy would work is not known: {exc.__cause__}")
+            raise
         known = (present or {}).get("RepoDigests") or ()
         moved = present and not any(one.endswith(f"@{digest}") for one in known)
         return (*unknown, *((MOVED,) if moved else ()))

@@ -72,6 +72,20 @@ class Puller:
             if pull.is_over:
                 await self._end(key, pull)
 
+    async def digest(self, image: ImageRef) -> str:
+        """The digest that the registry has under this tag now, asked for as a pull would; nothing is pulled.
+
+        Raises PullFailed, with the cause that a pull would have.
+        """
+        access = Access()
+        try:
+            access = await self._keychain.access(image.name.domain)
+            return await self._engine.registry_digest(image, access.credentials)
+        except AccessFailed as exc:
+            raise no_access(image, exc) from exc
+        except (EngineError, EngineUnavailable) as exc:
+            raise pull_failed(image, exc.message, access) from exc
+
     async def _end(self, key: _Key, pull: "_Pull") -> None:
         """Give it up, if it goes on, and make way for another one when it has ended."""
         await pull.end()

@@ -1,6 +1,7 @@
 """Settings from the environment, `.env` and `/run/secrets`."""
 
 import os
+from collections.abc import Set
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -295,13 +296,39 @@ def load_for_sending(env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR)
     return _load(QueueSettings, env_file, secrets_dir)
 
 
-def _load(kind: type[Kind], env_file: Path, secrets_dir: Path) -> Kind:
+def load_for_check() -> tuple[QueueSettings | None, EngineSettings | None, list[str]]:
+    """Those of the queue and of the engine, and a line for each that is wrong, which counts as not set.
+
+    None where one is wrong that is required.
+    """
+    try:
+        chosen = load()
+    except WrongSettings as exc:
+        wrong = {line.partition(":")[0] for line in exc.lines}
+        every = _without(Settings, wrong)
+        return every or _without(QueueSettings, wrong), every or _without(EngineSettings, wrong), exc.lines
+    return chosen, chosen, []
+
+
+def _without(kind: type[Kind], wrong: Set[str]) -> Kind | None:
+    fields = {to_pascal(name): field for name, field in kind.model_fields.items()}
+    defaults = {
+        name: fields[name].default for name in wrong & fields.keys() if not fields[name].is_required()
+    }
+    try:
+        return _load(kind, ENV_FILE, SECRETS_DIR, **defaults)
+    except WrongSettings:
+        return None
+
+
+def _load(kind: type[Kind], env_file: Path, secrets_dir: Path, **given: Any) -> Kind:
     try:
         _drop_blanks()
         _share_with_sdks(env_file)
         return kind(  # type: ignore[call-arg]
             _env_file=env_file,
             _secrets_dir=secrets_dir if secrets_dir.is_dir() else None,
+            **given,
         )
     except ValidationError as exc:
         raise WrongSettings([_line(error) for error in exc.errors()]) from None

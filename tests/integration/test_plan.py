@@ -19,6 +19,7 @@ from testbed.engine import PrivateEngine
 from tests.integration.conftest import AppImage, MakeContainer, MakeDeployer
 from tests.integration.deploys import mistold, request_for
 from tests.integration.merging import V1, Bench, bench_on
+from tests.integration.running import CODE
 from tests.integration.watching import volumes
 
 pytestmark = pytest.mark.engine
@@ -33,7 +34,12 @@ def lookout(engine: PrivateEngine, tmp_path: Path) -> Lookout:
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "lookout", *arguments],
-            env={"PATH": os.defpath, "DOCKER_HOST": engine.docker_host, **environment},
+            env={
+                "PATH": os.defpath,
+                "PYTHONPATH": CODE,
+                "DOCKER_HOST": engine.docker_host,
+                **environment,
+            },
             cwd=tmp_path,
             capture_output=True,
             text=True,

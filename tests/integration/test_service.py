@@ -445,3 +445,37 @@ def test_what_can_never_work_ends_it_with_code_2_and_one_line(
     lookout = start(**variables)
     assert lookout.exit_code() == 2
     assert len(lookout.complaints()) == 1
+
+
+# What it says at its start
+
+
+def test_it_says_at_its_start_what_it_manages_and_what_it_leaves_alone(
+    app_image: AppImage, make_container: MakeContainer, start: Start
+) -> None:
+    image = app_image("1")
+    api, other = make_container(image, "api"), make_container(image, "other", "--label=lookout.enable=false")
+    lookout = start()
+    event = lookout.wait_for("managing", level="info")
+    assert f"{api} ({image})" in event["containers"]
+    assert f"{other} is labelled lookout.enable=false" in event["left_alone"]
+    assert not any(name.startswith(other) for name in event["containers"])
+    lookout.wait_for("polling")
+    assert not [event for event in lookout.events if event["level"] == "warning"]
+
+
+def test_it_warns_at_its_start_of_each_permission_that_is_missing_and_polls_all_the_same(
+    start: Start, send: Send, sqs: LocalSqs
+) -> None:
+    receiving = {"Effect": "Allow", "Action": "sqs:ReceiveMessage", "Resource": "*"}
+    dead = sqs.create_queue(f"test-{secrets.token_hex(4)}")
+    with sqs.enforce_iam({"Version": "2012-10-17", "Statement": [receiving]}) as environment:
+        lookout = start(DeadLetterQueueUrl=dead, **environment)
+        told = "a permission is missing; add this statement to the policy"
+        lookout.wait_for(told, level="warning", action="sqs:DeleteMessage", queue="SqsQueueUrl")
+        lookout.wait_for(told, level="warning", action="sqs:SendMessage", queue="DeadLetterQueueUrl")
+        until(lambda: any("not allowed to extend" in event["event"] for event in lookout.events))
+    lookout.wait_for("received", message_id=send("127.0.0.1:5000/nobody/api:1"))
+    warnings = [event["statement"] for event in lookout.events if event["level"] == "warning"]
+    assert len(warnings) == 3
+    assert sum("sqs:ChangeMessageVisibility" in statement for statement in warnings) == 1

@@ -1,0 +1,44 @@
+"""What `lookout check` finds: each a line that names the thing, and the next step where one is needed."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+# What stands before the @ of an address is a secret.
+_USER = re.compile(r"//[^/@\s]*@")
+
+
+class Level(StrEnum):
+    """How bad it is; only a problem keeps Lookout from its work."""
+
+    OK = "ok"
+    REMARK = "remark"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, and what is to be done about it."""
+
+    level: Level
+    about: str
+    text: str
+    next_step: str = ""
+
+    def __str__(self) -> str:
+        """On one line, as it is shown."""
+        said = f"{self.text}; {self.next_step}" if self.next_step else self.text
+        shown = _USER.sub("//…@", " ".join(said.split()))
+        return f"{self.level:<8} {self.about}: {shown}"
+
+
+def ok(about: str, text: str) -> Finding:
+    return Finding(Level.OK, about, text)
+
+
+def remark(about: str, text: str, next_step: str = "") -> Finding:
+    return Finding(Level.REMARK, about, text, next_step)
+
+
+def problem(about: str, text: str, next_step: str = "") -> Finding:
+    return Finding(Level.PROBLEM, about, text, next_step)
