@@ -150,6 +150,7 @@ async def test_every_call_to_the_queue_is_one_that_it_cannot_carry_out(
     # Servers in Go, and LocalStack, take 0 for no number at all, and give one message.
     assert changing["ReceiveMessage"]["MaxNumberOfMessages"] > 10
     assert changing["ReceiveMessage"]["WaitTimeSeconds"] < 0
+    assert changing["ReceiveMessage"]["VisibilityTimeout"] < 0
     assert changing["SendMessage"]["DelaySeconds"] > 900
     assert scripted.hidden_for(message) <= 0
 
@@ -182,11 +183,11 @@ async def test_each_permission_that_is_missing_is_named_with_the_statement_to_ad
     assert line.startswith(f"SqsQueueUrl: {missing} is not allowed")
     statement = json.loads(line.partition("to the policy: ")[2])
     assert (statement["Effect"], statement["Action"]) == ("Allow", missing)
-    allowed = {action for action in RECEIVER["Action"] if f"{action} is allowed" in map_texts(found)}
+    allowed = {action for action in RECEIVER["Action"] if f"{action} is allowed" in texts(found)}
     assert allowed == {*RECEIVER["Action"]} - {missing}
 
 
-def map_texts(found: list[Finding]) -> set[str]:
+def texts(found: list[Finding]) -> set[str]:
     return {one.text for one in found}
 
 
@@ -222,7 +223,7 @@ async def test_a_dead_letter_queue_that_is_not_there_is_named_and_the_rest_is_lo
     found = await findings(monkeypatch, queue_url, sqs.environment(), DeadLetterQueueUrl=f"{queue_url}-nope")
     [line] = bad(found)
     assert line.startswith("DeadLetterQueueUrl: no such queue")
-    assert "sqs:DeleteMessage is allowed" in map_texts(found)
+    assert "sqs:DeleteMessage is allowed" in texts(found)
 
 
 async def test_a_queue_that_forgets_soon_is_remarked(sqs: LocalSqs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +272,7 @@ async def test_at_aws_a_wrong_region_is_seen_by_the_url_and_the_queue_looked_at_
     found = await findings(monkeypatch, at_aws, sqs.environment() | {"AWS_REGION": "us-east-1"})
     [line] = bad(found)
     assert line.startswith("region: SqsQueueUrl is in eu-west-1, AWS_REGION says us-east-1; ")
-    assert "sqs:ReceiveMessage is allowed" in map_texts(found)
+    assert "sqs:ReceiveMessage is allowed" in texts(found)
 
 
 async def test_where_there_are_no_credentials_that_is_all_that_is_said_of_the_queue(
@@ -320,6 +321,16 @@ async def test_what_passes_soon_is_no_missing_permission(
     found = await findings(monkeypatch, scripted.queue_url)
     assert bad(found) == []
     assert any("whether sqs:DeleteMessage is allowed is not known" in line for line in remarks(found))
+
+
+@pytest.mark.parametrize("code", ["ReadCountOutOfRange", "MissingParameter", "ValidationException"])
+async def test_a_refusal_of_the_parameters_in_the_words_of_another_server_is_no_denial(
+    scripted: ScriptedSqs, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    scripted.next("ReceiveMessage", refuse(code, "see the docs"))
+    found = await findings(monkeypatch, scripted.queue_url)
+    assert bad(found) == remarks(found) == []
+    assert "sqs:ReceiveMessage is allowed" in texts(found)
 
 
 async def test_what_answers_but_is_no_sqs_is_no_queue(
