@@ -44,7 +44,7 @@ HIDDEN = 2
 #: messages that nobody fetches any more do not stand in the way of the others.
 LOOKS = 50
 LONGEST_REST = 30  # seconds
-PAUSE = (0.2, 0.8)  # seconds, by chance: without them those who share a queue would ask in a hot loop
+PAUSE = (0.1, 0.4)  # seconds, by chance: without them those who share a queue would ask in a hot loop
 
 _MADE = re.compile(re.escape(REPLY_PREFIX) + "[0-9a-f]{32}")
 _TRIES = 3
@@ -178,7 +178,7 @@ async def sweep(account: Account, own: str, *, older_than: float = LEFT_BEHIND_A
 
     Old is what was made so long before the queue `own`: both times are of the clock of SQS.
     """
-    with suppress(QueueError, TimeoutError):
+    with suppress(QueueError, TimeoutError, KeyError, ValueError):  # or a server that tells no time
         async with asyncio.timeout(LONGEST_SWEEP):
             retrying = AsyncRetrying(
                 retry=retry_if_exception_type(NoSuchQueue),

@@ -266,11 +266,11 @@ class Account:
                 return
             page["NextToken"] = answer["NextToken"]
 
-    async def created(self, url: str) -> int:
+    async def created(self, url: str) -> float:
         """When a queue was made: seconds since the epoch, by the clock of SQS."""
         name = "CreatedTimestamp"
         answer = await _call(self._client.get_queue_attributes, QueueUrl=url, AttributeNames=[name])
-        return int(answer["Attributes"][name])
+        return float(answer["Attributes"][name])
 
 
 async def _call(

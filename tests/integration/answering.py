@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import botocore.session
 
 from lookout.model import ContainerReport, Json, Outcome, Phase
 from lookout.result import Result
-from testbed.sqs import REGION
+from testbed.sqs import REGION, LocalSqs
 from tests.integration.running import CODE
 
 #: What is told of a message, one after the other; a string is sent as it is.
@@ -43,6 +44,17 @@ def deployed(result: Result) -> Iterable[Result | str]:
     yield replace(result, phase=Phase.REPLACING, containers=(starting,))
     done = ContainerReport("web", Outcome.DEPLOYED, old_image="api:1", new_image="api:2", downtime=0.5)
     yield ended(result, Outcome.DEPLOYED, containers=(done,))
+
+
+def reply_queues(sqs: LocalSqs) -> list[str]:
+    """The URLs of those that the command has made."""
+    answer = sqs._sqs.list_queues(QueueNamePrefix="lookout-reply-")
+    return [url for url in answer.get("QueueUrls", ()) if re.search(r"/lookout-reply-[0-9a-f]{32}$", url)]
+
+
+def remove_reply_queues(sqs: LocalSqs) -> None:
+    for url in sqs._sqs.list_queues(QueueNamePrefix="lookout-reply-").get("QueueUrls", ()):
+        sqs._sqs.delete_queue(QueueUrl=url)
 
 
 class Answering:

@@ -21,13 +21,28 @@ from lookout.model import ContainerReport, Json, Outcome
 from lookout.result import Result
 from testbed.faulty_sqs import Call, Fault, FaultySqs, OneIn
 from testbed.sqs import LocalSqs
-from tests.integration.answering import LONG, Answering, Command, Ended, ended, pulling
+from tests.integration.answering import (
+    LONG,
+    Answering,
+    Command,
+    Ended,
+    ended,
+    pulling,
+    remove_reply_queues,
+    reply_queues,
+)
 
 pytestmark = [pytest.mark.queue, pytest.mark.timeout(120)]
 
 IMAGE = "ghcr.io/acme/api:2"
 EVIL = "::error::no\n##[error]no\n\x1b[31mred\r\n[bold]loud[/bold] 100%\u202e\n\ud800"
 README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def none_before(sqs: LocalSqs) -> None:
+    """Other tests may have left reply queues of their own."""
+    remove_reply_queues(sqs)
 
 
 @pytest.fixture
@@ -39,11 +54,6 @@ def command(sqs: LocalSqs, queue_url: str, tmp_path: Path) -> Command:
 def answering(sqs: LocalSqs, queue_url: str) -> Iterator[Answering]:
     with Answering(sqs.environment(), queue_url) as answering:
         yield answering
-
-
-def reply_queues(sqs: LocalSqs) -> list[str]:
-    answer = sqs._sqs.list_queues(QueueNamePrefix="lookout-reply-")
-    return list(answer.get("QueueUrls", ()))
 
 
 def died(result: Result) -> Iterable[Result]:
