@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -109,6 +110,9 @@ def _check() -> int:
 def _deploy(arguments: argparse.Namespace) -> int:
     from lookout import sender, settings
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a log may hold characters that this terminal does not know
     chosen = settings.load_for_sending()
     request = _request(arguments, chosen)
     if fault := sender.fault(request, chosen.sqs_queue_url):

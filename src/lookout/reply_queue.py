@@ -47,6 +47,10 @@ LONGEST_REST = 30  # seconds
 PAUSE = (0.1, 0.4)  # seconds, by chance: without them those who share a queue would ask in a hot loop
 
 _MADE = re.compile(re.escape(REPLY_PREFIX) + "[0-9a-f]{32}")
+_OTHER_ACCOUNT = (
+    "the AWS credentials are of another account than SqsQueueUrl: give a --reply-queue there, or --no-wait; "
+    "nothing was sent"
+)
 _TRIES = 3
 _LONGEST_PAUSE = 2.0  # seconds between two tries
 
@@ -123,6 +127,7 @@ async def made(
     """
     name = f"{REPLY_PREFIX}{secrets.token_hex(16)}"
     url = f"{beside.url.rstrip('/').rpartition('/')[0]}/{name}"
+    created = ""
     try:
         try:
             created = await unbroken(_create(beside.account, name, keep, stop))
@@ -131,13 +136,16 @@ async def made(
             raise
         if QueueUrl.parse(created).account != QueueUrl.parse(url).account:
             url = created
-            raise WrongSettings(
-                ["the AWS credentials are of another account than SqsQueueUrl: give a --reply-queue there"]
-            )
+            raise WrongSettings([_OTHER_ACCOUNT])
         yield ReplyQueue(beside.beside(url))
     finally:
         if url:
-            await unbroken(_remove(beside.account, url, left))
+            # Where nobody knows whether it was made, there is nothing to say of one that is left.
+            await unbroken(_remove(beside.account, url, left if created else _say_nothing))
+
+
+def _say_nothing(_: str) -> None:
+    pass
 
 
 async def _create(account: Account, name: str, keep: int, stop: asyncio.Event) -> str:

@@ -40,11 +40,11 @@ class Lines:
         if result.phase is Phase.PULLING and result.percent is not None:
             self._pulling(result, result.percent)
         elif result.phase:
-            self._tell("", _words(result.phase), _words(result.phase))
+            self._tell("phase", _words(result.phase), _words(result.phase))
         for one in result.containers:
             if state := _state(one):
                 name = one_line(one.name)
-                self._tell(name, state, f"{name}: {state}")
+                self._tell(f"container {name}", state, f"{name}: {state}")
 
     def will_retry(self, result: Result) -> None:
         self._told, self._step = {}, -1
@@ -58,7 +58,7 @@ class Lines:
         step = percent // STEP
         if step > self._step:
             self._step = step
-            self._tell("", f"pulling {step}", f"pulling {percent}%{_bytes(result)}")
+            self._tell("phase", f"pulling {step}", f"pulling {percent}%{_bytes(result)}")
 
     def _tell(self, of: str, state: str, line: str) -> None:
         if self._told.get(of) != state:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from lookout.model import ContainerReport, Json, Outcome
+from lookout.reply_queue import sweep
 from lookout.result import Result
 from testbed.faulty_sqs import Call, Fault, FaultySqs, OneIn
 from testbed.sqs import LocalSqs
@@ -31,6 +32,7 @@ from tests.integration.answering import (
     remove_reply_queues,
     reply_queues,
 )
+from tests.integration.queues import connected
 
 pytestmark = [pytest.mark.queue, pytest.mark.timeout(120)]
 
@@ -214,6 +216,36 @@ def test_wrong_settings_end_with_2_and_one_line_for_each(command: Command) -> No
     told = command(IMAGE, SqsQueueUrl="")
     assert (told.code, told.out) == (2, "")
     assert told.err == "lookout: SqsQueueUrl: is required; set it in the environment or in .env\n"
+
+
+def test_without_credentials_or_a_server_nothing_is_sent(command: Command) -> None:
+    told = command(IMAGE, AWS_ACCESS_KEY_ID="")
+    assert (told.code, told.out) == (2, "")
+    assert "AWS credentials" in told.err
+    told = command(IMAGE, AWS_ENDPOINT_URL_SQS="http://127.0.0.1:1")
+    assert (told.code, told.out) == (2, "")
+    assert "SQS did not answer" in told.err
+    assert "nothing was sent" in told.err
+
+
+def test_a_message_that_sqs_does_not_answer_to_may_have_been_sent(
+    command: Command, sqs: LocalSqs, queue_url: str, queue_line: FaultySqs
+) -> None:
+    queue_line.choose = lambda call: Fault.CUT_AFTER if call.action == "SendMessage" else None
+    told = command(IMAGE, AWS_ENDPOINT_URL_SQS=queue_line.endpoint)
+    assert (told.code, told.out) == (3, "")
+    assert "may be on the queue" in told.err
+    assert sum(sqs.count(queue_url)) == 3
+    assert reply_queues(sqs) == []
+
+
+def test_a_terminal_that_knows_few_characters_is_shown_what_it_can(
+    sqs: LocalSqs, queue_url: str, command: Command
+) -> None:
+    with Answering(sqs.environment(), queue_url, died):
+        told = command(IMAGE, PYTHONIOENCODING="ascii")
+    assert told.code == 1, told.err
+    assert "  | [bold]loud[/bold] 100%?" in told.lines
 
 
 def test_a_queue_that_is_not_there_ends_with_2(command: Command, sqs: LocalSqs, queue_url: str) -> None:
@@ -450,6 +482,36 @@ def test_on_a_terminal_the_progress_is_live(command: Command, answering: Answeri
     assert "web" in shown
 
 
+def test_ctrl_c_on_a_terminal_leaves_it_as_it_was(command: Command, sqs: LocalSqs, tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_ITS_OWN_TERMINAL, IMAGE],
+        env=command.environment | {"TERM": "xterm-256color", "COLUMNS": "100"},
+        cwd=tmp_path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    shown = ""
+    while "sent as" not in shown:
+        assert select.select([controller], [], [], LONG)[0], shown
+        shown += os.read(controller, 65536).decode()
+    os.write(controller, b"\x03")
+    shown += read_all(controller)
+    assert process.wait(timeout=LONG) == 130
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert "the deploy goes on without anybody watching" in shown
+    assert reply_queues(sqs) == []
+
+
+ON_ITS_OWN_TERMINAL = (
+    "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "sys.argv[1:1] = ['deploy']; from lookout.cli import main; sys.exit(main())"
+)
+
+
 def read_all(controller: int) -> str:
     """Until nobody holds the other end any more."""
     parts = []
@@ -555,6 +617,14 @@ def test_the_policy_of_the_readme_suffices(command: Command, sqs: LocalSqs, queu
         told = command(IMAGE, **environment)
     assert (told.code, told.err) == (0, "")
     assert reply_queues(sqs) == []
+
+
+async def test_it_suffices_for_the_removal_of_what_was_left_behind(sqs: LocalSqs, queue_url: str) -> None:
+    left, own = (sqs.create_queue(f"lookout-reply-{secrets.token_hex(16)}") for _ in range(2))
+    with sqs.enforce_iam(allowed()) as environment:
+        async with connected(queue_url, environment) as queue:
+            await sweep(queue.account, own, older_than=-5)
+    assert left not in reply_queues(sqs)
 
 
 def test_each_statement_of_it_is_for_what_it_has_to_be() -> None:

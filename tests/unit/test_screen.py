@@ -1,18 +1,21 @@
 """What is shown of a deploy while it lasts, and that the text of others does no harm."""
 
 import io
+import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from lookout.model import ContainerReport, ImageName, ImageRef, Outcome, Phase
 from lookout.printable import error, fenced, group, one_line, printable
+from lookout.reply_queue import Answer
 from lookout.result import Result
 from lookout.screen import GitHub, Lines, Live
+from lookout.sender import Watch
 from lookout.verdict import Verdict, as_json, as_lines
 
 RESULT = Result("m-1", "acme/api", "2")
@@ -154,11 +157,68 @@ def test_each_fence_has_a_token_of_its_own_that_opens_and_closes_it() -> None:
 
 def test_the_fence_of_the_progress_is_closed_also_after_an_error() -> None:
     lines: list[str] = []
-    with pytest.raises(KeyboardInterrupt), GitHub(lines.append, "deploy") as screen:
+    with suppress(KeyboardInterrupt), GitHub(lines.append, "deploy") as screen:
         screen.progress(replacing(**{"::error::x": Phase.STARTING}))
         raise KeyboardInterrupt
     token = lines[1].removeprefix("::stop-commands::")
     assert [lines[0], *lines[-2:]] == ["::group::deploy", f"::{token}::", "::endgroup::"]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.sampled_from([10**4000, "9" * 4000]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+MOMENTS = st.sampled_from(
+    ["2030-01-01", "2030-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31", "x"]
+)
+NUMBERS = ("Percent", "BytesDone", "BytesTotal", "DowntimeMs")
+TIMES = ("NextAttemptAt", "StartedAt", "FinishedAt")
+CONTAINER = st.fixed_dictionaries(
+    {"Name": st.text(), "Outcome": st.sampled_from(["in_progress", "deployed"]) | VALUES},
+    optional={"LogTail": VALUES, "Phase": st.sampled_from(Phase) | VALUES, "DowntimeMs": VALUES},
+)
+TOLD = st.fixed_dictionaries(
+    {
+        "Type": st.just("lookout.result"),
+        "MessageId": st.just("m-1"),
+        "Outcome": st.sampled_from(["in_progress", "deployed", "failed"]) | VALUES,
+    },
+    optional={
+        **dict.fromkeys(NUMBERS, st.integers() | VALUES),
+        **dict.fromkeys(TIMES, MOMENTS | VALUES),
+        "Phase": st.sampled_from(Phase) | VALUES,
+        "WillRetry": VALUES,
+        "Error": VALUES,
+        "HostId": VALUES,
+        "Containers": st.lists(CONTAINER, max_size=2) | VALUES,
+    },
+)
+
+
+@settings(deadline=None)
+@given(TOLD)
+def test_whatever_comes_on_the_queue_is_no_result_or_can_be_shown(told: dict[str, object]) -> None:
+    """Who may send to a shared queue must not end the waiting of all."""
+    with suppress(ValueError):
+        text = json.dumps(told)
+        answer = Answer(1, Result.from_json(text))
+        lines: list[str] = []
+        show_all(answer, lines)
+        assert all(line.isprintable() for line in lines)
+
+
+def show_all(answer: Answer, lines: list[str]) -> None:
+    try:
+        watch = Watch(Lines(lines.append), for_retries=True)
+        watch.hear(answer)
+        Watch(Live("deploy", Console(file=io.StringIO())), for_retries=True).hear(answer)
+        told = verdict(watch.result, progress=watch.progress)
+        lines += as_lines(told, terminal=False)
+        json.loads(as_json(told))
+        error("x", told.explanation).encode()
+    except ValueError as exc:
+        raise AssertionError from exc
 
 
 def verdict(result: Result | None, **more: object) -> Verdict:
