@@ -15,7 +15,7 @@ from lookout.result import Result
 from lookout.screen import Lines
 from lookout.settings import QueueSettings
 from lookout.sqs import BATCH, Queue
-from testbed.faulty_sqs import FaultySqs
+from testbed.faulty_sqs import Call, FaultySqs
 from testbed.sqs import LocalSqs
 from tests.integration.answering import Answering, ended, pulling, remove_reply_queues
 from tests.integration.queues import connected, until
@@ -148,12 +148,22 @@ def test_nobody_waits_for_as_long_as_what_is_left_behind_has_to_be_old() -> None
 
 
 async def test_a_queue_in_another_account_than_the_requests_is_removed_and_refused(
-    sqs: LocalSqs, queue: Queue
+    sqs: LocalSqs, queue_url: str, queue_line: FaultySqs
 ) -> None:
-    elsewhere = queue.beside(queue.url.replace("123456789012", "210987654321"))
-    with pytest.raises(WrongSettings, match="another account"):
-        async with reply_queue.made(elsewhere, keep=60, stop=asyncio.Event(), left=pytest.fail):
-            pytest.fail("it is of no use")
+    removed: list[str] = []
+
+    def note(call: Call) -> None:
+        if call.action == "DeleteQueue":
+            removed.append(call.parameters["QueueUrl"])
+
+    queue_line.choose = note
+    environment = sqs.environment() | {"AWS_ENDPOINT_URL_SQS": queue_line.endpoint}
+    elsewhere = queue_url.replace("123456789012", "210987654321")
+    async with connected(elsewhere, environment) as queue:
+        with pytest.raises(WrongSettings, match="another account"):
+            async with reply_queue.made(queue, keep=60, stop=asyncio.Event(), left=pytest.fail):
+                pytest.fail("it is of no use")
+    assert ["/123456789012/" in url for url in removed] == [True], "where it was made"
     assert names(sqs) == set()
 
 
@@ -170,24 +180,59 @@ async def test_a_cancelled_sender_leaves_no_queue(sqs: LocalSqs, queue: Queue) -
     assert names(sqs) == set()
 
 
-async def test_the_sweep_never_delays_the_result(
+async def test_a_sender_that_is_cancelled_while_the_queue_is_made_leaves_none(
     sqs: LocalSqs, queue_url: str, queue_line: FaultySqs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ListQueues is not answered before the end of the test."""
-    for key, value in sqs.environment().items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", queue_line.endpoint)
     pass_on = queue_line._pass_on
 
-    async def hangs(request: object, parameters: dict[str, object]) -> object:
-        if "QueueNamePrefix" in parameters:
-            await asyncio.sleep(60)
+    async def late(request: object, parameters: dict[str, object]) -> object:
+        if "QueueName" in parameters:
+            await asyncio.sleep(3.5)
         return await pass_on(request, parameters)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(queue_line, "_pass_on", hangs)
-    settings = QueueSettings(SqsQueueUrl=queue_url)  # type: ignore[call-arg]
-    sending = new_sender(settings, None, "1")
+    monkeypatch.setattr(queue_line, "_pass_on", late)
+
+    async def wait(queue: Queue) -> None:
+        async with reply_queue.made(queue, keep=60, stop=asyncio.Event(), left=pytest.fail):
+            await asyncio.Event().wait()
+
+    environment = sqs.environment() | {"AWS_ENDPOINT_URL_SQS": queue_line.endpoint}
+    async with connected(queue_url, environment) as queue:
+        task = asyncio.create_task(wait(queue))
+        await until(lambda: queue_line.calls["CreateQueue"])
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.sleep(3.5)
+    assert queue_line.calls["CreateQueue"] == 1
+    assert names(sqs) == set()
+
+
+async def test_all_pages_of_what_was_left_behind_are_seen(
+    sqs: LocalSqs, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lookout.sqs._PAGE", 2)
+    for _ in range(5):
+        sqs.create_queue(name())
+    own = sqs.create_queue(name())
+    await reply_queue.sweep(queue.account, own, older_than=-5)
+    assert names(sqs) == {own.rpartition("/")[2]}
+
+
+async def test_the_sweep_never_delays_the_result(
+    sqs: LocalSqs, queue_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in sqs.environment().items():
+        monkeypatch.setenv(key, value)
+    begun = asyncio.Event()
+
+    async def sweep_for_ever(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(reply_queue, "sweep", sweep_for_ever)
+    sending = new_sender(QueueSettings(SqsQueueUrl=queue_url), None, "1")  # type: ignore[call-arg]
     with Answering(sqs.environment(), queue_url):
         await sending.deploy(60)
+    assert begun.is_set()
     assert sending.watch.result
-    assert queue_line.calls["ListQueues"] == 1

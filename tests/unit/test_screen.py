@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -50,7 +50,7 @@ def test_there_is_a_line_for_each_change_and_none_for_what_was_told() -> None:
 
 
 def test_a_pull_is_told_in_coarse_steps_that_never_fall() -> None:
-    percents = [0, 1, 9, 10, 12, 35, 30, 41, 100]
+    percents = [0, 1, 9, 10, 12, 35, 20, 41, 100]
     assert shown(*map(pulling, percents)) == [
         "pulling 0%",
         "pulling 10%",
@@ -196,7 +196,14 @@ TOLD = st.fixed_dictionaries(
 )
 
 
+STRANGE = {"Type": "lookout.result", "MessageId": "m-1", "Outcome": "in_progress", "Phase": "pulling"}
+
+
 @settings(deadline=None)
+@example(STRANGE | {"Percent": float("inf")})
+@example(STRANGE | {"Percent": 1, "BytesDone": 10**4000, "BytesTotal": 10**4000})
+@example(STRANGE | {"Outcome": "deployed", "StartedAt": "2030-01-01", "FinishedAt": "2030-01-01T00:00:00Z"})
+@example(STRANGE | {"Outcome": "deployed", "StartedAt": "0001-01-01T00:00:00+14:00"})
 @given(TOLD)
 def test_whatever_comes_on_the_queue_is_no_result_or_can_be_shown(told: dict[str, object]) -> None:
     """Who may send to a shared queue must not end the waiting of all."""
