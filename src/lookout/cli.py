@@ -58,6 +58,8 @@ def main(pace: "Pace | None" = None) -> int:
     except Exception:  # noqa: BLE001  the last line of defence: one log line, never a traceback
         import structlog
 
+        if arguments.command == "deploy":  # its output is for results alone
+            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         structlog.stdlib.get_logger(__name__).critical("ended by an error; please report it", exc_info=True)
         return CRASHED
 

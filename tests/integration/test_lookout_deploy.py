@@ -418,9 +418,12 @@ def test_a_queue_of_the_users_own_brings_the_answer_and_is_kept(
     told = command(IMAGE, "--reply-queue", url)
     assert told.code == 0
     assert answering.asked[0]["ReplyQueueUrl"] == url
-    time.sleep(0.1)
-    left = {message["Body"] for _ in range(30) for message in sqs.receive(url, 1)}
+    left: set[str] = set()
+    deadline = time.monotonic() + LONG
+    while len(left) < 2 and time.monotonic() < deadline:
+        left |= {message["Body"] for message in sqs.receive(url, 1)}
     assert left == {stranger, "garbage"}
+    assert sqs.count(url) == (0, 2), "and nothing of its own"
     sqs._sqs.delete_queue(QueueUrl=url)
 
 
@@ -536,6 +539,15 @@ def test_without_rich_the_extra_is_named_and_nothing_is_sent(
     assert answering.asked == []
     for option in ("--json", "--no-wait"):
         assert Ended(command.start(IMAGE, option, program=WITHOUT_RICH)).code == 0
+
+
+BROKEN = "import lookout.sender as s; s.fault = None; from lookout.cli import main; raise SystemExit(main())"
+
+
+def test_an_error_of_the_command_itself_is_no_result(command: Command) -> None:
+    told = Ended(command.start(IMAGE, "--json", program=BROKEN))
+    assert (told.code, told.out) == (1, "")
+    assert "please report it" in told.err
 
 
 IMPORTED = (
