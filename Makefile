@@ -27,7 +27,7 @@ run: .venv/.ready ## start Lookout with the settings in ./.env
 	@$(BIN)/lookout
 
 send: .venv/.ready ## put a message on that queue: make send IMAGE=ghcr.io/acme/api TAG=42
-	@$(BIN)/python -m send "$(IMAGE)" "$(TAG)"
+	@$(BIN)/lookout deploy --no-wait "$(IMAGE):$(TAG)"
 
 # More workers than processors, since many of these tests mostly wait.
 test: lint ## all that must pass: format, types, unit, integration

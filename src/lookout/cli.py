@@ -2,20 +2,32 @@
 
 import argparse
 import asyncio
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from lookout.errors import LookoutError, WrongSettings
-from lookout.model import ImageRef, Outcome, Reference, is_tag
+from lookout.errors import Interrupted, LookoutError, WrongSettings
+from lookout.model import DeployRequest, ImageRef, Outcome, Reference, is_tag
 
 if TYPE_CHECKING:
     from lookout.app import Pace
+    from lookout.screen import GitHub, Lines, Live
+    from lookout.sender import Sender
+    from lookout.settings import QueueSettings
 
-DONE, CRASHED, MISUSED = 0, 1, 2
+DONE, CRASHED, MISUSED, UNANSWERED = 0, 1, 2, 3
+FAILED = CRASHED
+BY_SIGNAL = 128  # and its number, as shells have it
 #: Endings of a plan that are not for a script to go on with.
 BAD_ENDINGS = (Outcome.FAILED, Outcome.NOT_HERE)
+#: Endings of a deploy after which what was asked for runs, or something newer, or nothing was asked for.
+GOOD_ENDINGS = (Outcome.DEPLOYED, Outcome.UNCHANGED, Outcome.SUPERSEDED, Outcome.IGNORED)
+#: Longer than any wait: the message may be hidden on the queue for so long.
+LONGEST_TIMEOUT = 43200  # seconds
 
 
 def main(pace: "Pace | None" = None) -> int:
@@ -24,7 +36,8 @@ def main(pace: "Pace | None" = None) -> int:
     It is 0 if all went well, 2 for wrong settings or arguments, else 1.
 
     `lookout plan` ends with 1 where the deploy would be refused, or would find no container, `lookout check`
-    where it has found a problem, also with the settings.
+    where it has found a problem, also with the settings, `lookout deploy` where it ended badly; and that with 2
+    where nothing was sent, and with 3 where no result came in time.
     """
     arguments = parser().parse_args()
     try:
@@ -33,16 +46,20 @@ def main(pace: "Pace | None" = None) -> int:
                 return _plan(arguments)
             case "check":
                 return _check()
+            case "deploy":
+                return _deploy(arguments)
         return _run(pace)
     except WrongSettings as exc:
         for line in exc.lines:
             print(f"lookout: {line}", file=sys.stderr)
         return MISUSED
     except KeyboardInterrupt:
-        return CRASHED
+        return BY_SIGNAL + signal.SIGINT if arguments.command == "deploy" else CRASHED
     except Exception:  # noqa: BLE001  the last line of defence: one log line, never a traceback
         import structlog
 
+        if arguments.command == "deploy":  # its output is for results alone
+            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         structlog.stdlib.get_logger(__name__).critical("ended by an error; please report it", exc_info=True)
         return CRASHED
 
@@ -92,11 +109,138 @@ def _check() -> int:
     return DONE if asyncio.run(show()) else CRASHED
 
 
+def _deploy(arguments: argparse.Namespace) -> int:
+    from lookout import sender, settings
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a log may hold characters that this terminal does not know
+    chosen = settings.load_for_sending()
+    request = _request(arguments, chosen)
+    if fault := sender.fault(request, chosen.sqs_queue_url):
+        arguments.refuse(fault)
+    if not (arguments.json or arguments.no_wait) and not _has_rich():
+        _complain("the display needs rich: pip install 'lookout[cli]', or use --json or --no-wait")
+        return MISUSED
+    screen = _screen(arguments)
+    stop, watch = sender.Stop(), sender.Watch(screen, for_retries=arguments.wait_for_retries)
+    sending = sender.Sender(chosen, request, stop, watch, screen)
+    timeout = arguments.timeout or _usual_timeout(request, chosen)
+    try:
+        with screen:
+            asyncio.run(sending.send() if arguments.no_wait else sending.deploy(timeout))
+    except (Interrupted, sender.NotSent, sender.MaybeSent) as exc:
+        return _give_up(arguments, sending, exc)
+    if arguments.no_wait:
+        return _tell_sent(arguments, sending)
+    return _tell_verdict(arguments, sending, timeout)
+
+
+def _request(arguments: argparse.Namespace, chosen: "QueueSettings") -> DeployRequest:
+    deploy_time = arguments.deploy_time
+    # Lookout's own default is as good as that of a sender who has not been told any.
+    if deploy_time is None and "deploy_time_seconds" in chosen.model_fields_set:
+        deploy_time = chosen.deploy_time_seconds
+    return DeployRequest(
+        arguments.image, arguments.digest, deploy_time, arguments.host_id, arguments.reply_queue
+    )
+
+
+def _usual_timeout(request: DeployRequest, chosen: "QueueSettings") -> float:
+    """Time for a deploy that takes twice as long as expected, and that has not begun at once."""
+    return min(LONGEST_TIMEOUT, 2 * (request.deploy_time or chosen.deploy_time_seconds) + 60)
+
+
+def _has_rich() -> bool:
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _screen(arguments: argparse.Namespace) -> "Lines | GitHub | Live":
+    from lookout.screen import GitHub, Lines, Live
+
+    if arguments.no_wait:
+        return Lines(lambda _: None)
+    title = f"deploy of {arguments.image}"
+    say = _show_beside if arguments.json else _show
+    if _is_in_github():
+        return GitHub(say, title)
+    return Live(title) if _is_on_a_terminal() and not arguments.json else Lines(say)
+
+
+def _is_in_github() -> bool:
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def _is_on_a_terminal() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _give_up(arguments: argparse.Namespace, sending: "Sender", problem: LookoutError) -> int:
+    from lookout.sender import MaybeSent
+
+    text = str(problem)
+    if isinstance(problem, Interrupted):
+        gone_on = f"message {sending.message_id} is sent, and the deploy goes on without anybody watching"
+        text = f"interrupted: {gone_on if sending.message_id else 'nothing was sent'}"
+    _complain(text)
+    if sending.stop.signal:
+        return BY_SIGNAL + sending.stop.signal
+    _annotate(arguments, "not sent", text)
+    return UNANSWERED if isinstance(problem, MaybeSent) else MISUSED
+
+
+def _tell_sent(arguments: argparse.Namespace, sending: "Sender") -> int:
+    from lookout import verdict
+
+    _show(verdict.sent_as_json(sending.message_id, arguments.image) if arguments.json else sending.message_id)
+    return DONE
+
+
+def _tell_verdict(arguments: argparse.Namespace, sending: "Sender", timeout: float) -> int:
+    from lookout import printable, verdict
+
+    watch = sending.watch
+    reason = sending.trouble or f"no answer within {timeout:g} s"
+    told = verdict.Verdict(sending.message_id, arguments.image, watch.result, watch.progress, reason)
+    if arguments.json:
+        _show(verdict.as_json(told))
+    else:
+        lines = verdict.as_lines(told, terminal=_is_on_a_terminal())
+        for line in printable.fenced(lines) if _is_in_github() else lines:
+            _show(line)
+    code = UNANSWERED if watch.result is None else DONE if watch.result.outcome in GOOD_ENDINGS else FAILED
+    if code != DONE:
+        _annotate(arguments, told.ending, told.explanation)
+    return code
+
+
+def _annotate(arguments: argparse.Namespace, ending: str, text: str) -> None:
+    from lookout import printable
+
+    if _is_in_github():
+        say = _show_beside if arguments.json else _show
+        say(printable.error(f"deploy of {arguments.image}: {ending.replace('_', ' ')}", text))
+
+
+def _complain(text: str) -> None:
+    _show_beside(f"lookout: {text}")
+
+
+def _show_beside(text: str) -> None:
+    """Where programs that read the output do not look."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def _show(text: str) -> None:
-    """Print for a reader that may stop reading, as `head` does."""
+    """Print for a reader that may stop reading, as `head` does, or for a terminal that may be gone."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
 
 
@@ -128,7 +272,30 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="for programs")
     plan.add_argument("--pull", action="store_true", help="pull the image first, as a deploy does")
     plan.set_defaults(refuse=plan.error)
+    _add_deploy(commands)
     return lookout
+
+
+def _add_deploy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    deploy = commands.add_parser(
+        "deploy",
+        help="ask for a deploy, and wait for its result",
+        description="Sends the message that asks for a deploy of IMAGE:TAG, shows how far it is, and how it ended. "
+        "Exit code 0: the image runs, or a newer one; 1: it does not; 2: nothing was sent; 3: no answer in time.",
+    )
+    deploy.add_argument("image", type=_image, metavar="IMAGE:TAG")
+    deploy.add_argument("--digest", metavar="DIGEST", help="exactly this image: sha256 and 64 hex digits")
+    deploy.add_argument("--deploy-time", type=int, metavar="SECONDS", help="how long it is expected to take")
+    deploy.add_argument("--host-id", metavar="ID", help="only the Lookout with this HostId deploys it")
+    deploy.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="how long to wait for the result")
+    waiting = deploy.add_mutually_exclusive_group()
+    waiting.add_argument("--no-wait", action="store_true", help="only send, and print the id of the message")
+    waiting.add_argument(
+        "--wait-for-retries", action="store_true", help="wait on where it failed and will be tried again"
+    )
+    deploy.add_argument("--reply-queue", metavar="URL", help="get the result there, rather than make a queue")
+    deploy.add_argument("--json", action="store_true", help="for programs")
+    deploy.set_defaults(refuse=deploy.error)
 
 
 class _Version(argparse.Action):
@@ -145,6 +312,16 @@ class _Version(argparse.Action):
 
         print(f"{parser.prog} {version('lookout')}")
         parser.exit()
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise argparse.ArgumentTypeError(f"{text[:80]!a} is not a number of seconds up to {LONGEST_TIMEOUT}")
+    return seconds
 
 
 def _image(text: str) -> ImageRef:

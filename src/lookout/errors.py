@@ -214,5 +214,9 @@ class QueueUnusable(QueueError):
     """Wrong credentials or no such queue: nothing will work until a setting is changed."""
 
 
+class NoSuchQueue(QueueUnusable):
+    """SQS does not know the queue: it was never made, is removed, or was made only a moment ago."""
+
+
 class Interrupted(LookoutError):
     """Lookout is stopping, and this deploy has not begun to touch a container."""

@@ -10,6 +10,7 @@ from lookout.model import ContainerReport, Json, Outcome, Phase
 TYPE = "lookout.result"  # so that one that strays onto a queue of requests is known there
 IN_PROGRESS = "in_progress"
 LONGEST_ERROR = 4000  # characters
+LARGEST_NUMBER = 2**63
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,10 @@ def _written(moment: datetime | None) -> str | None:
 
 
 def _read(text: Any) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _phase(text: Any) -> Phase | None:
@@ -149,4 +153,8 @@ def _phase(text: Any) -> Phase | None:
 
 
 def _number(value: Any) -> int | None:
-    return None if value is None else int(value)
+    if value is None:
+        return None
+    if abs(number := int(value)) > LARGEST_NUMBER:
+        raise ValueError("a number that nothing here can have")
+    return number

@@ -9,13 +9,20 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Self
 
-import structlog
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
 from lookout.aws import DENIED, NO_CREDENTIALS, said
-from lookout.errors import HandleGone, QueueDenied, QueueError, QueueRefused, QueueUnusable, WrongSettings
+from lookout.errors import (
+    HandleGone,
+    NoSuchQueue,
+    QueueDenied,
+    QueueError,
+    QueueRefused,
+    QueueUnusable,
+    WrongSettings,
+)
 from lookout.model import Message
 from lookout.settings import QueueSettings
 
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
 BATCH = 10  # entries in one call at most, and messages in one receive
 LONGEST_VISIBILITY = 43200  # seconds: SQS refuses to hide a message for longer than this after its receipt
 
+_PAGE = 1000  # queues in one answer at most
 DEADLINE = 5.0  # seconds for any call but receive: less than a renewal has left
 
 _GONE = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidReceiptHandle")
@@ -32,9 +40,8 @@ _GONE = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidReceiptHandle")
 _GONE_TEXTS = ("for parameter receipthandle is invalid", "receipt handle has expired")
 _REFUSED = ("InvalidParameterValue", "InvalidMessageContents")
 _LONGEST_TEXT = 500  # an answer that is not SQS's own may be a whole page
+_NO_SUCH_QUEUE = ("QueueDoesNotExist", "NonExistentQueue")
 _UNUSABLE = (
-    "QueueDoesNotExist",
-    "NonExistentQueue",
     "InvalidClientTokenId",
     "UnrecognizedClientException",
     "SignatureDoesNotMatch",
@@ -66,8 +73,6 @@ _NO_HANDLE = "lookout-check"
 _LONGEST_DELAY = 900  # seconds that a message may be delayed
 _SEARCH = 20.0  # seconds for the look into all regions
 
-log = structlog.stdlib.get_logger(__name__)
-
 
 class Queue:
     """One SQS queue, by the five calls that Lookout makes on it.
@@ -92,6 +97,11 @@ class Queue:
     def probe(self) -> "Probe":
         """The same queue, to be asked what Lookout may do with it."""
         return Probe(self._client, self.url)
+
+    @property
+    def account(self) -> "Account":
+        """All queues of whom the credentials belong to, over the same connections."""
+        return Account(self._client)
 
     @classmethod
     @asynccontextmanager
@@ -163,6 +173,14 @@ class Queue:
             **(fifo if self.is_fifo else {}),
         )
 
+    async def request(self, body: str, *, group_id: str, deduplication_id: str) -> str:
+        """Send a message that asks for a deploy, and return its id; only a FIFO queue is told the other ids."""
+        fifo: dict[str, Any] = {"MessageGroupId": group_id, "MessageDeduplicationId": deduplication_id}
+        answer = await self._call(
+            self._client.send_message, MessageBody=body, **(fifo if self.is_fifo else {})
+        )
+        return str(answer["MessageId"])
+
     async def delete(self, message: Message) -> None:
         await self._call(self._client.delete_message, ReceiptHandle=message.receipt_handle)
 
@@ -220,16 +238,54 @@ class Queue:
         deadline: float | None = DEADLINE,
         **parameters: Any,
     ) -> Any:
-        try:
-            async with asyncio.timeout(deadline):
-                return await method(QueueUrl=self.url, **parameters)
-        except ClientError as exc:
-            error = exc.response.get("Error", {})
-            raise _error(str(error.get("Code", "")), str(error.get("Message", ""))) from exc
-        except NO_CREDENTIALS as exc:
-            raise QueueUnusable(f"AWS credentials: {said(exc)}") from None
-        except Exception as exc:
-            raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
+        return await _call(method, deadline=deadline, QueueUrl=self.url, **parameters)
+
+
+class Account:
+    """The queues of an account. Its methods raise what those of Queue raise."""
+
+    def __init__(self, client: "SQSClient") -> None:
+        self._client = client
+
+    async def create(self, name: str, attributes: Mapping[str, str]) -> str:
+        """Make a queue, and return its URL; SQS may take a second to know it everywhere."""
+        answer = await _call(self._client.create_queue, QueueName=name, Attributes=dict(attributes))
+        return str(answer["QueueUrl"])
+
+    async def delete(self, url: str) -> None:
+        await _call(self._client.delete_queue, QueueUrl=url)
+
+    async def urls(self, prefix: str) -> AsyncIterator[str]:
+        """Those of all queues whose names begin so."""
+        page: dict[str, Any] = {"QueueNamePrefix": prefix, "MaxResults": _PAGE}
+        while True:
+            answer = await _call(self._client.list_queues, **page)
+            for url in answer.get("QueueUrls", ()):
+                yield url
+            if not answer.get("NextToken"):
+                return
+            page["NextToken"] = answer["NextToken"]
+
+    async def created(self, url: str) -> float:
+        """When a queue was made: seconds since the epoch, by the clock of SQS."""
+        name = "CreatedTimestamp"
+        answer = await _call(self._client.get_queue_attributes, QueueUrl=url, AttributeNames=[name])
+        return float(answer["Attributes"][name])
+
+
+async def _call(
+    method: Callable[..., Awaitable[Any]], *, deadline: float | None = DEADLINE, **parameters: Any
+) -> Any:
+    try:
+        async with asyncio.timeout(deadline):
+            return await method(**parameters)
+    except ClientError as exc:
+        error = exc.response.get("Error", {})
+        raise _error(str(error.get("Code", "")), str(error.get("Message", ""))) from exc
+    except NO_CREDENTIALS as exc:
+        raise QueueUnusable(f"AWS credentials: {said(exc)}") from None
+    except Exception as exc:
+        raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
 
 
 @dataclass(frozen=True)
@@ -384,6 +440,8 @@ def _error(code: str, message: str) -> QueueError:
         return HandleGone(text)
     if name in DENIED:
         return QueueDenied(text)
+    if name in _NO_SUCH_QUEUE:
+        return NoSuchQueue(text)
     if name in _UNUSABLE:
         return QueueUnusable(text)
     return QueueRefused(text) if name in _REFUSED else QueueError(text)

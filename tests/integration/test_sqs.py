@@ -5,7 +5,15 @@ import time
 
 import pytest
 
-from lookout.errors import HandleGone, QueueDenied, QueueError, QueueRefused, QueueUnusable, WrongSettings
+from lookout.errors import (
+    HandleGone,
+    NoSuchQueue,
+    QueueDenied,
+    QueueError,
+    QueueRefused,
+    QueueUnusable,
+    WrongSettings,
+)
 from lookout.model import Message
 from lookout.sqs import Queue
 from testbed.scripted_sqs import ScriptedSqs, after, cut, fail_entries, hang, refuse
@@ -46,8 +54,8 @@ ANSWERS: list[tuple[str, str, type[QueueError]]] = [
     ("InvalidMessageContents", "The message contains characters outside the allowed set.", QueueRefused),
     ("AccessDenied", "Access to the resource is denied.", QueueDenied),
     ("AccessDeniedException", "not authorized to perform: sqs:changemessagevisibility", QueueDenied),
-    ("AWS.SimpleQueueService.NonExistentQueue", "does not exist", QueueUnusable),
-    ("QueueDoesNotExist", "does not exist", QueueUnusable),
+    ("AWS.SimpleQueueService.NonExistentQueue", "does not exist", NoSuchQueue),
+    ("QueueDoesNotExist", "does not exist", NoSuchQueue),
     ("InvalidClientTokenId", "The security token included in the request is invalid.", QueueUnusable),
     ("InvalidSignatureException", "The request signature does not match.", QueueUnusable),
     ("ExpiredToken", "The security token included in the request has expired", QueueUnusable),

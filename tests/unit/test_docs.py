@@ -109,15 +109,28 @@ def test_every_word_of_a_pin_is_listed() -> None:
     assert listed == set(pins.KNOWN)
 
 
-def test_every_option_of_the_plan_has_a_row() -> None:
-    options = {option for action in plan_options() for option in action.option_strings} - {"-h", "--help"}
-    assert {first.split()[0] for first in rows("See it first: `lookout plan`")} == options
+@pytest.mark.parametrize(
+    ("command", "heading"), [("plan", "See it first: `lookout plan`"), ("deploy", "Send from CI")]
+)
+def test_every_option_of_a_command_has_a_row(command: str, heading: str) -> None:
+    options = {option for action in actions_of(command) for option in action.option_strings}
+    assert {first.split()[0] for first in rows(heading) if first.startswith("--")} == options - {
+        "-h",
+        "--help",
+    }
 
 
-def plan_options() -> list[argparse.Action]:
+def actions_of(command: str) -> list[argparse.Action]:
     parser = cli.parser()
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return list(commands.choices["plan"]._actions)
+    return list(commands.choices[command]._actions)
+
+
+def test_every_ending_has_its_exit_code_where_the_command_is_told_of() -> None:
+    section = README.partition("### `lookout deploy`")[2].partition("\n### ")[0]
+    codes = dict(re.findall(r"^\| ([0-9, ]+) \| (.*) \|$", section, re.MULTILINE))
+    assert set(codes) == {"0", "1", "2", "3", "130, 143, 129"}
+    assert {Outcome(word) for word in re.findall(r"`([a-z_]+)`", codes["0"])} == set(cli.GOOD_ENDINGS)
 
 
 def test_every_metric_has_a_row() -> None:
