@@ -16,8 +16,9 @@ from lookout.aws import QueueUrl, statement
 from lookout.errors import QueueDenied, QueueUnusable, WrongSettings
 from lookout.findings import Finding, ok, problem, remark
 from lookout.leases import Leases
+from lookout.probe import Answer, Probe, elsewhere
 from lookout.settings import QueueSettings, Settings
-from lookout.sqs import Answer, Probe, Queue, elsewhere, region_of
+from lookout.sqs import Queue, region_of
 
 CALLS = 8  # at the same time
 NOTICED_SKEW, BAD_SKEW = 60.0, 300.0  # seconds; AWS refuses what is signed 15 minutes off, or 5 in places
@@ -89,15 +90,15 @@ async def check_queue(settings: QueueSettings) -> list[Finding]:
     at_aws = aws.region_of(urlsplit(settings.sqs_queue_url).hostname or "") or ""
     found = list(_region(settings, at_aws))
     try:
-        async with Queue.connect(settings, poll_time=1, calls=CALLS, region=at_aws) as queue:
-            return [*found, *await _ask(settings, queue.probe(), at_aws)]
+        async with Probe.connect(settings, poll_time=1, calls=CALLS, region=at_aws) as probe:
+            return [*found, *await _ask(settings, probe, at_aws)]
     except WrongSettings as exc:
         return [*found, *(problem(*line.partition(": ")[::2]) for line in exc.lines)]
 
 
 async def note_missing(settings: Settings, queue: Queue, in_flight: Leases) -> None:
     """Warn of what the daemon may not do, beside its work; of what keeps it from polling it says itself."""
-    probe = queue.probe()
+    probe = queue.seen_as(Probe)
     others = _others(settings)
     deleting, changing, *sending = await asyncio.gather(
         probe.try_delete(),

@@ -16,7 +16,7 @@ from tenacity import (
 )
 
 from lookout.course import Course
-from lookout.errors import QueueDenied, QueueError, QueueRefused, QueueUnusable
+from lookout.errors import NoSuchQueue, QueueDenied, QueueError, QueueRefused, QueueUnusable
 from lookout.model import Delivery, Ending, Message, Phase
 from lookout.result import Result
 from lookout.sqs import Queue
@@ -83,7 +83,7 @@ class Replies:
         try:
             await sending(self._send, url, ending.message, result, str(uuid.uuid4()))
         except QueueError as exc:
-            is_gone = isinstance(exc, QueueUnusable) and url == ending.reply_queue_url
+            is_gone = isinstance(exc, NoSuchQueue) and url == ending.reply_queue_url
             say = log.info if is_gone else log.error
             say(
                 "result not sent",

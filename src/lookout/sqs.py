@@ -1,13 +1,10 @@
-"""The queue: the only file that imports aiobotocore."""
+"""The queue. Besides ecr.py, the only file that imports aiobotocore."""
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -59,19 +56,8 @@ _UNUSABLE = (
     *DENIED,
 )
 
-# What a queue says of parameters that it does not take; servers other than AWS have their own words.
-_WRONG_PARAMETERS = (
-    "ReadCountOutOfRange",
-    "InvalidParameterCombination",
-    "MissingParameter",
-    "MissingRequiredParameter",
-    "MissingRequiredParameterException",
-    "ValidationError",
-    "ValidationException",
-)
-_NO_HANDLE = "lookout-check"
-_LONGEST_DELAY = 900  # seconds that a message may be delayed
-_SEARCH = 20.0  # seconds for the look into all regions
+
+Kind = TypeVar("Kind", bound="Queue")
 
 
 class Queue:
@@ -94,9 +80,9 @@ class Queue:
         """Another queue of the same region, over the same connections."""
         return type(self)(self._client, url)
 
-    def probe(self) -> "Probe":
-        """The same queue, to be asked what Lookout may do with it."""
-        return Probe(self._client, self.url)
+    def seen_as(self, kind: "type[Kind]") -> "Kind":
+        """The same queue, by the calls of another class."""
+        return kind(self._client, self.url)
 
     @property
     def account(self) -> "Account":
@@ -154,7 +140,7 @@ class Queue:
                 "SequenceNumber",
             ],
         )
-        return [_message(raw) for raw in answer.get("Messages", ())]
+        return [message_of(raw) for raw in answer.get("Messages", ())]
 
     async def send(
         self, body: str, about: Message, attributes: Mapping[str, str], deduplication_id: str
@@ -288,110 +274,9 @@ async def _call(
         raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came of a call of a Probe."""
-
-    error: QueueError | None = None  # None where the server did as it was asked
-    code: str = ""  # of SQS's own error; empty where there was none
-    skew: float | None = None  # seconds that the clock of the server is ahead of this machine's
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    messages: int = 0  # that it brought, which no server should let it
-
-    @property
-    def is_allowed(self) -> bool:
-        """Whether the call got as far as its parameters, so that the queue exists and the permission too."""
-        return (
-            self.error is None
-            or isinstance(self.error, HandleGone | QueueRefused)
-            or self.code in _WRONG_PARAMETERS
-        )
-
-
-class Probe(Queue):
-    """Learns what Lookout may do with a queue, without any message: by calls that no queue can carry out.
-
-    SQS looks at the credentials and the permission before it looks at the parameters. So each call has some
-    that are impossible: a denial is one of the permission, and a refusal of the parameters shows that the
-    permission is there. Nothing is received, hidden, counted, deleted or sent.
-    """
-
-    @property
-    def server(self) -> str:
-        """Where calls go to."""
-        return str(self._client.meta.endpoint_url)
-
-    @property
-    def region(self) -> str:
-        return str(self._client.meta.region_name)
-
-    async def attributes(self) -> Answer:
-        """Those of the queue; this needs sqs:GetQueueAttributes, which Lookout can do without."""
-        return await self._ask(self._client.get_queue_attributes, AttributeNames=["All"])
-
-    async def try_receive(self) -> Answer:
-        """Not with 0 messages: several other servers take that for 1.
-
-        Should a server give messages all the same, they are given back.
-        """
-        impossible = {"MaxNumberOfMessages": BATCH + 1, "WaitTimeSeconds": -1, "VisibilityTimeout": -1}
-        return await self._ask(self._client.receive_message, **impossible)
-
-    async def try_delete(self) -> Answer:
-        return await self._ask(self._client.delete_message, ReceiptHandle=_NO_HANDLE)
-
-    async def try_change_visibility(self) -> Answer:
-        return await self._ask(
-            self._client.change_message_visibility,
-            ReceiptHandle=_NO_HANDLE,
-            VisibilityTimeout=LONGEST_VISIBILITY + 1,
-        )
-
-    async def try_send(self) -> Answer:
-        """A delay that is too long, and a character that no message may have."""
-        impossible = {
-            "MessageBody": "lookout check, never to be sent\x00",
-            "DelaySeconds": _LONGEST_DELAY + 1,
-        }
-        return await self._ask(self._client.send_message, **impossible)
-
-    async def _ask(self, method: Callable[..., Awaitable[Any]], **parameters: Any) -> Answer:
-        began = time.time()
-        try:
-            answer = await self._call(method, **parameters)
-        except QueueError as exc:
-            refusal = exc.__cause__.response if isinstance(exc.__cause__, ClientError) else {}
-            code = _name(str(refusal.get("Error", {}).get("Code", "")))
-            return Answer(exc, code, _skew(refusal, began))
-        messages = [_message(raw) for raw in answer.get("Messages", ())]
-        await self.change_visibility([(message, 0) for message in messages])
-        attributes = answer.get("Attributes", {})
-        return Answer(None, "", _skew(answer, began), attributes, len(messages))
-
-
-async def elsewhere(settings: QueueSettings) -> list[str]:
-    """The other regions in which the same server has a queue of that name."""
-    session = get_session()
-    known = await session.get_available_regions("sqs")
-    config = AioConfig(connect_timeout=5, read_timeout=DEADLINE, retries={"total_max_attempts": 1})
-    few = asyncio.Semaphore(BATCH)
-
-    async def is_in(region: str) -> bool:
-        async with (
-            few,
-            session.create_client(
-                "sqs", region_name=region, endpoint_url=settings.endpoint_url, config=config
-            ) as client,
-        ):
-            return (await Probe(client, settings.sqs_queue_url).try_receive()).is_allowed
-
-    others = [region for region in known if region != region_of(settings)]
-    try:
-        async with asyncio.timeout(_SEARCH):
-            found = await asyncio.gather(*map(is_in, others))
-    except TimeoutError:
-        return []
-    return [region for region, there in zip(others, found, strict=True) if there]
+async def regions() -> list[str]:
+    """Those in which AWS has SQS, as far as the SDK knows."""
+    return [str(region) for region in await get_session().get_available_regions("sqs")]
 
 
 def region_of(settings: QueueSettings) -> str | None:
@@ -404,7 +289,8 @@ def region_of(settings: QueueSettings) -> str | None:
     return configured or ("us-east-1" if local else None)
 
 
-def _message(raw: Any) -> Message:
+def message_of(raw: Any) -> Message:
+    """A message as SQS gives it."""
     attributes = raw.get("Attributes", {})
     return Message(
         id=raw["MessageId"],
@@ -417,19 +303,13 @@ def _message(raw: Any) -> Message:
     )
 
 
+def code_of(answer: Any) -> str:
+    """SQS's own code for an error, without the prefixes that it may have."""
+    return _name(str(answer.get("Error", {}).get("Code", "")))
+
+
 def _name(code: str) -> str:
     return code.rpartition(".")[2].rpartition("#")[2]
-
-
-def _skew(answer: Any, began: float) -> float | None:
-    """By the Date of an answer, which has whole seconds; None where it has none."""
-    told = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-    try:
-        there = parsedate_to_datetime(told).timestamp()
-    except ValueError:
-        return None
-    ended = time.time()
-    return max(0.0, there - ended) or min(0.0, there + 1 - began)
 
 
 def _error(code: str, message: str) -> QueueError:
