@@ -47,9 +47,10 @@ def _set_up(stack: ExitStack) -> Story:
     screen.say("sqs", f"a local server: {queue}")
     made = stack.enter_context(stage(engine))
     _publish(made)
-    lookout = stack.enter_context(Daemon(_environment(engine, sqs, queue), screen.show_event))
+    environment = _environment(engine, sqs, queue)
+    lookout = stack.enter_context(Daemon(environment, screen.show_event))
     stack.callback(_finish_in_peace)
-    return Story(made, sqs, queue, lookout)
+    return Story(made, sqs, queue, lookout, environment)
 
 
 def _publish(made: Stage) -> None:

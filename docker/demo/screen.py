@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 UNSAID = ("timestamp", "level", "event", "message_id", "outcome", "logger", "next")
+UNSHOWN = ("managing",)  # names all containers of the engine, which may be the person's
 COLORS = {"warning": "33", "error": "31", "critical": "31", "sent": "36", "answer": "32", "dim": "2"}
 WIDTH = 34
 
@@ -35,6 +36,8 @@ def heading(text: str) -> None:
 
 def show_event(event: dict[str, Any]) -> None:
     """One line of Lookout's log, without what a person can do without."""
+    if event["event"] in UNSHOWN:
+        return
     # Settings, which the first line shows, are the fields with capitals.
     fields = [f"{name}={value}" for name, value in event.items() if name not in UNSAID and name.islower()]
     say("lookout", "  ".join([str(event["event"]), *fields]), COLORS.get(str(event["level"]), COLORS["dim"]))

@@ -17,7 +17,8 @@ from testbed.images import push
 
 LABEL = "lookout.demo"
 PATIENCE_SECONDS = 20
-BROKEN = 'CMD ["sh", "-c", "echo no database is configured; exit 1"]'
+COMPLAINT = "no database is configured"
+BROKEN = f'CMD ["sh", "-c", "echo {COMPLAINT}; exit 1"]'
 
 
 class Stage:

@@ -1,14 +1,15 @@
 """What happens in the demo, and how it is judged: by the state of the engine and of the queue."""
 
-import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from demo import screen
+from demo.ci import Ask
 from demo.daemon import Daemon
 from demo.screen import Step
-from demo.stage import Stage
+from demo.stage import COMPLAINT, Stage
 from testbed.sqs import LocalSqs
 
 LONGEST_STEP_SECONDS = 90
@@ -23,6 +24,7 @@ class Story:
     sqs: LocalSqs
     queue: str
     lookout: Daemon
+    environment: Mapping[str, str]  # of CI
     steps: list[Step] = field(default_factory=list)
 
     def tell(self) -> None:
@@ -32,17 +34,20 @@ class Story:
         self._side_by_side()
 
     def _new_version(self) -> None:
-        screen.heading("A new version: CI has pushed shop 2 and sends a message")
-        self._send(SHOP, "2")
+        screen.heading("A new version: CI has pushed shop 2 and asks for its deploy")
+        told = self._ask(SHOP, "2").exit_code()
         self._settle()
         self._judge(
-            "a new version is deployed", ["shop runs 2 and answers 2", "queue empty"], [self._look(SHOP)]
+            "a new version is deployed",
+            ["CI is told 0", "shop runs 2 and answers 2", "queue empty"],
+            [f"CI is told {told}", self._look(SHOP)],
         )
 
     def _broken_version(self) -> None:
         screen.heading("A broken version: shop 3 ends as soon as it starts")
         before, since = self.stage.inspect(SHOP).get("Id"), self.stage.now()
-        self._send(SHOP, "3")
+        asked = self._ask(SHOP, "3")
+        told = asked.exit_code()
         self._settle()
         tried = any(
             event["Action"] == "start"
@@ -52,8 +57,15 @@ class Story:
         same = before == self.stage.inspect(SHOP).get("Id")
         self._judge(
             "a broken version is rolled back",
-            ["shop runs 2 and answers 2", "3 was started", "the container is the one before", "queue empty"],
             [
+                "CI is told 1 and why",
+                "shop runs 2 and answers 2",
+                "3 was started",
+                "the container is the one before",
+                "queue empty",
+            ],
+            [
+                f"CI is told {told}{' and why' if asked.has_printed(COMPLAINT) else ''}",
                 self._look(SHOP),
                 "3 was started" if tried else "3 was never started",
                 "the container is the one before" if same else "the container is another one",
@@ -63,14 +75,21 @@ class Story:
     def _side_by_side(self) -> None:
         screen.heading("Two images at once: shop 4 and blog 2")
         since = self.stage.now()
-        self._send(SHOP, "4")
-        self._send(BLOG, "2")
+        asked = [self._ask(SHOP, "4"), self._ask(BLOG, "2")]
+        told = [ask.exit_code() for ask in asked]
         self._settle()
         together = self._overlap(self.stage.events(since))
         self._judge(
             "two images deploy side by side",
-            ["shop runs 4 and answers 4", "blog runs 2 and answers 2", "at the same time", "queue empty"],
             [
+                "CI is told 0 and 0",
+                "shop runs 4 and answers 4",
+                "blog runs 2 and answers 2",
+                "at the same time",
+                "queue empty",
+            ],
+            [
+                f"CI is told {' and '.join(map(str, told))}",
                 self._look(SHOP),
                 self._look(BLOG),
                 "at the same time" if together > 0 else "one after the other",
@@ -79,14 +98,8 @@ class Story:
         if together > 0:
             screen.say("engine", f"both swaps were under way for {together:.1f} s at the same time")
 
-    def _send(self, application: str, tag: str) -> None:
-        body = {
-            "ImageName": self.stage.repository(application),
-            "ImageTag": tag,
-            "DeployTimeSeconds": "30",
-        }
-        screen.say("ci", f"sends {json.dumps(body)}", screen.COLORS["sent"])
-        self.sqs.send(self.queue, body)
+    def _ask(self, application: str, tag: str) -> Ask:
+        return Ask(self.environment, self.stage.image(application, tag))
 
     def _settle(self) -> None:
         """Wait until the queue is empty, which is when every message has been dealt with."""

@@ -24,8 +24,6 @@ FAILED = CRASHED
 BY_SIGNAL = 128  # and its number, as shells have it
 #: Endings of a plan that are not for a script to go on with.
 BAD_ENDINGS = (Outcome.FAILED, Outcome.NOT_HERE)
-#: Endings of a deploy after which what was asked for runs, or something newer, or nothing was asked for.
-GOOD_ENDINGS = (Outcome.DEPLOYED, Outcome.UNCHANGED, Outcome.SUPERSEDED, Outcome.IGNORED)
 #: Longer than any wait: the message may be hidden on the queue for so long.
 LONGEST_TIMEOUT = 43200  # seconds
 
@@ -212,7 +210,7 @@ def _tell_verdict(arguments: argparse.Namespace, sending: "Sender", timeout: flo
         lines = verdict.as_lines(told, terminal=_is_on_a_terminal())
         for line in printable.fenced(lines) if _is_in_github() else lines:
             _show(line)
-    code = UNANSWERED if watch.result is None else DONE if watch.result.outcome in GOOD_ENDINGS else FAILED
+    code = UNANSWERED if watch.result is None else DONE if told.is_good else FAILED
     if code != DONE:
         _annotate(arguments, told.ending, told.explanation)
     return code

@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lookout.model import ImageRef, Json
+from lookout.model import ImageRef, Json, Outcome
 from lookout.printable import one_line, printable
 from lookout.result import TYPE, Result
 from lookout.screen import when
 
+#: After these what was asked for runs, or something newer, or nothing was asked for.
+GOOD = (Outcome.DEPLOYED, Outcome.UNCHANGED, Outcome.SUPERSEDED, Outcome.IGNORED)
 NO_ANSWER = "no_answer"
 SENT = "sent"
 _WIDEST = 10_000  # characters: what is no terminal breaks no lines
@@ -24,6 +26,10 @@ class Verdict:
     result: Result | None
     progress: Result | None = None  # the last that was told of it, without a result
     reason: str = ""  # why there is none
+
+    @property
+    def is_good(self) -> bool:
+        return self.result is not None and self.result.outcome in GOOD
 
     @property
     def ending(self) -> str:
@@ -102,7 +108,8 @@ def _facts(verdict: Verdict) -> Iterator[list[str]]:
     yield ["duration", _seconds(result.duration)]
     if result.error:
         yield ["reason", one_line(result.error)]
-    yield ["next", when(result)]
+    if not verdict.is_good:
+        yield ["next", when(result)]
 
 
 def _containers(result: Result) -> Iterator[list[str]]:

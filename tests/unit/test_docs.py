@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_pascal
 from pydantic_core import PydanticUndefined
 from tests.unit import bodies
 
-from lookout import cli, pins, planner, ready, targets
+from lookout import cli, pins, planner, ready, targets, verdict
 from lookout.heartbeat import HeartbeatFile
 from lookout.metrics import Metrics
 from lookout.model import ContainerReport, DeployRequest, Outcome, Phase
@@ -130,7 +130,7 @@ def test_every_ending_has_its_exit_code_where_the_command_is_told_of() -> None:
     section = README.partition("### `lookout deploy`")[2].partition("\n### ")[0]
     codes = dict(re.findall(r"^\| ([0-9, ]+) \| (.*) \|$", section, re.MULTILINE))
     assert set(codes) == {"0", "1", "2", "3", "130, 143, 129"}
-    assert {Outcome(word) for word in re.findall(r"`([a-z_]+)`", codes["0"])} == set(cli.GOOD_ENDINGS)
+    assert {Outcome(word) for word in re.findall(r"`([a-z_]+)`", codes["0"])} == set(verdict.GOOD)
 
 
 def test_every_metric_has_a_row() -> None:
