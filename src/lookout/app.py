@@ -9,7 +9,18 @@ from dataclasses import dataclass
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from lookout import deployer, docker_config, findings, heartbeat, leases, puller, receiver, settler, vitals
+from lookout import (
+    deployer,
+    docker_config,
+    findings,
+    heartbeat,
+    leases,
+    puller,
+    receiver,
+    replies,
+    settler,
+    vitals,
+)
 from lookout.cleaner import Cleaner
 from lookout.dead_letters import DeadLetters
 from lookout.deployer import Deployer
@@ -55,6 +66,7 @@ class Pace:
     longest_pull_wait: float = puller.LONGEST_WAIT
     pull_inactivity: float = puller.INACTIVITY
     repair_every: float = deployer.REPAIR_EVERY
+    result_patience: float = replies.RESULT_PATIENCE
     beat_every: float = heartbeat.EVERY
     ping_patience: float = heartbeat.ENGINE_PATIENCE
     poll_overrun: float = vitals.POLL_OVERRUN
@@ -189,12 +201,18 @@ async def _serve(
         queue, slots=settings.max_messages, floor=pace.lease_floor, margin=pace.lease_margin, vitals=seen
     )
     seen.held = in_flight
-    replies = Replies(queue, result_queue_url=settings.result_queue_url, host_id=settings.host_id)
+    telling = Replies(
+        queue,
+        result_queue_url=settings.result_queue_url,
+        host_id=settings.host_id,
+        stopping=stopping,
+        result_patience=pace.result_patience,
+    )
     ending = Settler(
         in_flight,
         retry_for=settings.retry_for_seconds,
         dead_letters=_dead_letters(settings, queue),
-        replies=replies,
+        replies=telling,
         keeps_unmatched=settings.unmatched_messages is Unmatched.KEEP,
         in_order=queue.is_fifo,
         backoff_base=pace.backoff_base,
@@ -241,7 +259,7 @@ async def _serve(
     except Interrupted:
         await deploying.close(within=undo_time)
         raise
-    dispatcher = Dispatcher(inbox, deploying.deploy, in_flight, ending, replies, keep_all=queue.is_fifo)
+    dispatcher = Dispatcher(inbox, deploying.deploy, in_flight, ending, telling, keep_all=queue.is_fifo)
     renewing = asyncio.create_task(in_flight.run(), name="leases")
     dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
     polling = asyncio.create_task(receiving.run(), name="receiver")
@@ -285,7 +303,8 @@ async def _end_poll(polling: asyncio.Task[None], grace: float) -> None:
 
 
 def _queue(settings: Settings) -> AbstractAsyncContextManager[Queue]:
-    calls = settings.max_messages + 4  # of which the poll is one, and renewals come beside those of slots
+    # Each message in hand may be told of on two queues, beside the poll, renewals and a look round.
+    calls = 2 * settings.max_messages + 12
     return Queue.connect(settings, poll_time=settings.poll_time_seconds, calls=calls)
 
 

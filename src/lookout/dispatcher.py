@@ -143,8 +143,9 @@ class Dispatcher:
     async def _deploy_one(self, delivery: Delivery) -> None:
         message, image = delivery.message, delivery.request.image
         with bound_contextvars(message_id=message.id, image=str(image)):
-            begun, began = time.monotonic(), datetime.now(UTC)
             log.info("deploying")
+            report: Report | None = None
+            began, begun = datetime.now(UTC), time.monotonic()
             try:
                 async with self._replies.following(delivery) as course:
                     report = await self._report(delivery.request, course)
@@ -152,13 +153,14 @@ class Dispatcher:
                 await self._give_back(message)
                 return
             except asyncio.CancelledError:
-                await self._give_back(message)
-                raise
+                if report is None:
+                    await self._give_back(message)
+                    raise
+                # It has ended: its end must be told, and not come again.
             if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
                 self._deployed[image.name] = message.origin
-            seconds = round(time.monotonic() - begun, 2)
-            settling = self._settler.settle(message, report, delivery.request, began=began, seconds=seconds)
-            await unbroken(settling)
+            took = (began, time.monotonic() - begun)
+            await unbroken(self._settler.settle(message, report, delivery.request, took=took))
 
     async def _report(self, request: DeployRequest, course: Course) -> Report:
         try:
@@ -167,7 +169,9 @@ class Dispatcher:
             raise
         except Exception as exc:
             log.exception("unexpected error; please report it")
-            return Report(Outcome.FAILED, f"unexpected error: {exc!r}"[:500], transient=True)
+            # Not its text, which may hold what nobody should read.
+            reason = f"unexpected error: {type(exc).__name__}; see the log of Lookout"
+            return Report(Outcome.FAILED, reason, transient=True)
 
     async def _give_back(self, message: Message) -> None:
         log.info("deploy interrupted; its message goes back to the queue")

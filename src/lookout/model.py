@@ -276,6 +276,11 @@ class Ending:
         return None if isinstance(self.request, Nothing) else self.request.reply_queue_url
 
     @property
+    def is_of_another_host(self) -> bool:
+        """Whether it is left to that one: this was a look, and no try."""
+        return self.report.retry_after is not None and self.will_retry
+
+    @property
     def is_stray(self) -> bool:
         """Whether it is a result itself: told of, it would bring the next one."""
         return isinstance(self.request, Nothing) and self.request.is_result

@@ -73,7 +73,7 @@ def _queue_url(value: str) -> str:
         raise ValueError("must not have a query: the URL of a queue ends with its name")
     if url.username or url.password:
         raise ValueError("must not hold credentials; give them as AWS_ACCESS_KEY_ID and so on")
-    return value
+    return value.rstrip("/")  # a FIFO queue is known by how its name ends
 
 
 def _registry(value: str) -> str:

@@ -5,7 +5,6 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -68,7 +67,6 @@ class Settler:
         self._vitals = vitals or Vitals()
         self._tries: OrderedDict[str, int] = OrderedDict()
         self._settled: OrderedDict[str, Ending] = OrderedDict()
-        self._told: OrderedDict[str, tuple[object, ...]] = OrderedDict()
         self._laid_aside: OrderedDict[str, None] = OrderedDict()
         self._settling: set[asyncio.Task[None]] = set()
 
@@ -82,14 +80,15 @@ class Settler:
         report: Report,
         request: Asked,
         *,
-        began: datetime | None = None,
+        took: tuple[datetime, float] | None = None,
         **fields: object,
     ) -> None:
         """Log and tell how the message ended, then delete it or give it back to the queue for later.
 
-        It asked for `request`, and the deploy `began` then; the `fields` are for the log.
+        It asked for `request`, and its deploy began then and `took` so many seconds; the `fields` are for
+        the log.
         """
-        self._vitals.ended(report, fields.get("seconds"))
+        self._vitals.ended(report, took[1] if took else None)
         is_first = message.id not in self._tries
         after = self._retry_after(message, report)
         level = _LEVELS.get(report.outcome, "info")
@@ -100,18 +99,18 @@ class Settler:
             message_id=message.id,
             outcome=report.outcome.value,
             **fields,
+            **({"seconds": round(took[1], 2)} if took else {}),
             **({"reason": report.reason} if report.reason else {}),
             **({"containers": list(report.containers)} if report.containers else {}),
             next=self._next(report, after),
         )
-        ending = self._ending(message, report, request, began, after)
+        ending = self._ending(message, report, request, took, after)
         if after is None:
             _remember(self._settled, message.id, replace(ending, message=replace(message, body="")))
             self._tries.pop(message.id, None)
             await self._end(ending)
         else:
-            with suppress(QueueError):  # the next try tells again
-                await self._tell(ending)
+            await self._tell(ending)
             await self._leases.release(message, after=after)
 
     async def settle_again(self, message: Message) -> None:
@@ -122,18 +121,8 @@ class Settler:
         log.info("message ended before; ending it again", message_id=message.id, outcome=again.value)
         await self._end(replace(ending, message=message))
 
-    def _ending(
-        self, message: Message, report: Report, request: Asked, began: datetime | None, after: float | None
-    ) -> Ending:
-        now = datetime.now(UTC)
-        will_retry = after is not None and report.outcome is not Outcome.INVALID
-        is_known = after is not None and will_retry and not self._leases.denied
-        next_attempt_at = now + timedelta(seconds=after or 0) if is_known else None
-        return Ending(message, report, request, began or now, now, will_retry, next_attempt_at)
-
     def beside(self, ending: Coroutine[Any, Any, None], message: Message) -> None:
         """Settle or release it in a task of its own: its slot is not free before, and nothing waits for it."""
-        self._leases.end_renewals(message)
         task = asyncio.create_task(unbroken(ending), name=f"settle {message.id}")
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
@@ -152,43 +141,59 @@ class Settler:
             return "tried again when its visibility timeout ends"
         return f"tried again in {after:.0f} s"
 
-    async def _tell(self, ending: Ending) -> None:
-        """Send the result, unless it is none of our business, or would say again what was said."""
-        report, is_for_another_host = ending.report, ending.report.retry_after is not None
-        if self._replies is None or ending.is_stray or (is_for_another_host and ending.will_retry):
-            return
-        # Each try that fails is news; that nothing runs here is none the second time.
-        news = (
-            report,
-            ending.will_retry,
-            ending.next_attempt_at if report.outcome is Outcome.FAILED else None,
+    def _ending(
+        self,
+        message: Message,
+        report: Report,
+        request: Asked,
+        took: tuple[datetime, float] | None,
+        after: float | None,
+    ) -> Ending:
+        began, seconds = took or (datetime.now(UTC), 0.0)
+        will_retry = after is not None and report.outcome is not Outcome.INVALID
+        is_known = after is not None and will_retry and not self._leases.denied
+        next_attempt_at = datetime.now(UTC) + timedelta(seconds=after or 0) if is_known else None
+        return Ending(
+            message, report, request, began, began + timedelta(seconds=seconds), will_retry, next_attempt_at
         )
-        if self._told.get(ending.message.id) != news:
-            await self._replies.tell(ending)
-            _remember(self._told, ending.message.id, news)
 
     async def _end(self, ending: Ending) -> None:
         """Delete the message, once it is told of, and laid aside if it has to be."""
-        message, report = ending.message, ending.report
-        try:
-            await self._tell(ending)
-            if self._dead_letters and self._is_laid_aside(report) and message.id not in self._laid_aside:
-                await self._dead_letters.put(message, report)
-                _remember(self._laid_aside, message.id, None)  # should it come back, it is only deleted
-        except QueueError as exc:
-            if not self._is_given_up(report, exc):
-                await self._leases.release(message, after=self._backoff(message))
-                return
-            log.error("the message is deleted all the same", message_id=message.id)
+        message = ending.message
+        if not (await self._tell(ending) and await self._lay_aside(ending)):
+            await self._leases.release(message, after=self._backoff(message))
+            return
+        _remember(self._settled, message.id, _slim(ending))
         await self._leases.done(message)
 
-    def _is_given_up(self, report: Report, error: QueueError) -> bool:
-        """Whether a message goes that the dead-letter queue will not take.
+    async def _tell(self, ending: Ending) -> bool:
+        """Send its result; False where the message had better come back for another try of that."""
+        try:
+            if self._replies:
+                await self._replies.tell(ending)
+        except QueueError:
+            return self._must_go(ending) or self._expired(ending.message)
+        return True
 
-        It would stop the service again after a restart, or hold up its group.
-        """
-        is_final = isinstance(error, QueueDenied | QueueUnusable | QueueRefused)
-        return is_final and (self._in_order or report.outcome in _NEVER_AGAIN)
+    async def _lay_aside(self, ending: Ending) -> bool:
+        """Send it to the dead-letter queue, if it belongs there; False where that is to be tried again."""
+        message, report = ending.message, ending.report
+        if not (self._dead_letters and self._is_laid_aside(report)) or message.id in self._laid_aside:
+            return True
+        try:
+            await self._dead_letters.put(message, report)
+        except QueueError as exc:
+            is_final = isinstance(exc, QueueDenied | QueueUnusable | QueueRefused)
+            if not (is_final and self._must_go(ending)):
+                return False
+            log.error("the message is deleted all the same", message_id=message.id)
+            return True
+        _remember(self._laid_aside, message.id, None)  # should it come back, it is only deleted
+        return True
+
+    def _must_go(self, ending: Ending) -> bool:
+        """Whether a message must not come back: it would stop the service again, or hold up its group."""
+        return self._in_order or ending.report.outcome in _NEVER_AGAIN
 
     def _is_laid_aside(self, report: Report) -> bool:
         """Whether a person may want to see a message that ended like this."""
@@ -221,6 +226,11 @@ class Settler:
         _remember(self._tries, message.id, tries)
         full = min(BACKOFF_CAP, self._backoff_base * 2.0 ** min(tries - 1, 16))
         return full * random.uniform(0.75, 1.0)  # noqa: S311  jitter, not a secret
+
+
+def _slim(ending: Ending) -> Ending:
+    """What is enough to end it again."""
+    return replace(ending, message=replace(ending.message, body=""), report=replace(ending.report, each=()))
 
 
 def _remember(memory: OrderedDict[str, Value], key: str, value: Value) -> None:

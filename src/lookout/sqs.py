@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -35,7 +36,9 @@ DEADLINE = 5.0  # seconds for any call but receive: less than a renewal has left
 _GONE = ("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidReceiptHandle")
 # What SQS says instead of those codes, as InvalidParameterValue, of handles that were good once.
 _GONE_TEXTS = ("for parameter receipthandle is invalid", "receipt handle has expired")
-_REFUSED = ("InvalidParameterValue", "InvalidMessageContents")
+_REFUSED = ("InvalidParameterValue", "InvalidMessageContents", "MissingParameter", "UnsupportedOperation")
+# The key of an encrypted queue is off or gone; throttling by KMS passes.
+_NO_KEY = re.compile(r"kms\.?(?!.*throttl)", re.IGNORECASE)
 _LONGEST_TEXT = 500  # an answer that is not SQS's own may be a whole page
 _NO_SUCH_QUEUE = ("QueueDoesNotExist", "NonExistentQueue")
 _UNUSABLE = (
@@ -320,6 +323,8 @@ def _error(code: str, message: str) -> QueueError:
         return HandleGone(text)
     if name in DENIED:
         return QueueDenied(text)
+    if _NO_KEY.match(code.rpartition("#")[2]):
+        return QueueUnusable(text)
     if name in _NO_SUCH_QUEUE:
         return NoSuchQueue(text)
     if name in _UNUSABLE:

@@ -74,7 +74,10 @@ class Swap:
         self._tail = ""
         self._outcome: Outcome | None = None
         self._stopped_at: float | None = None
-        self._downtime: float | None = None  # seconds, once something serves again
+        self._down_since: float | None = None  # while neither serves, as far as is known
+        self._started_at = 0.0  # the new one
+        self._downtime: float | None = None  # seconds, of all times that are over
+        self._said = ""  # the tail of the new one, where it was to blame
         self._is_stop_over = False
         self._has_ended_well = False  # the old one, after it was started again: it does one job
         self._refused_start: EngineError | None = None
@@ -95,7 +98,7 @@ class Swap:
             old_image=self.pair.old_image,
             new_image=self.pair.image,
             downtime=self._downtime,
-            log_tail=self._tail if self._outcome is not Outcome.DEPLOYED else "",
+            log_tail=self._said,
         )
         return touched if self._outcome else replace(touched, new_image="")
 
@@ -171,6 +174,7 @@ class Swap:
             log_tail_of_the_new=self._tail,
             exc_info=None if isinstance(cause, NotReady | EngineError | EngineUnavailable) else cause,
         )
+        self._said = self._tail
         return self._tail
 
     def note_end(self) -> None:
@@ -388,6 +392,16 @@ class Swap:
         waits = step in (Step.STOP, Step.WATCH, Step.START_OLD)
         await (steps[step]() if waits else unbroken(steps[step]()))
 
+    def _goes_down(self) -> None:
+        if self._down_since is None and self.pair.serves:
+            self._down_since = time.monotonic()
+
+    def _comes_up(self, at: float) -> None:
+        """Something has served since then."""
+        if self._down_since is not None:
+            self._downtime = (self._downtime or 0.0) + max(0.0, at - self._down_since)
+            self._down_since = None
+
     def _show(self, phase: Phase) -> None:
         if self._tell:
             outcome = self._outcome if phase is Phase.REPLACED else None
@@ -404,6 +418,7 @@ class Swap:
     async def _stop(self) -> None:
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
+        self._goes_down()
         self._is_stop_over = False
         within = STOP_IN_A_HURRY if self.in_a_hurry else None
         for container in dict.fromkeys((self.pair.served_id, self.pair.old_id)):
@@ -431,21 +446,24 @@ class Swap:
         except EngineError as exc:
             self._refused_start = exc
             raise
+        self._started_at = time.monotonic()
         if self._stopped_at:
-            self._downtime = time.monotonic() - self._stopped_at
-            self._log.info("started", downtime_seconds=round(self._downtime, 2))
+            self._log.info("started", downtime_seconds=round(self._started_at - self._stopped_at, 2))
 
     async def _watch(self) -> None:
         try:
             self._is_to_run = await wait_until_ready(self._engine, self.pair.new_id, self._monitor)
         except NotReady:
+            self._goes_down()
             # With --rm, one that could not be started is gone.
             if self._refused_start and not await self._engine.find(self.pair.new_id):
                 raise NotReady(str(self._refused_start)) from self._refused_start
             raise
         self._ready = True
+        self._comes_up(self._started_at)
 
     async def _stop_new(self) -> None:
+        self._goes_down()
         await self._engine.stop(self.pair.new_id, within=0 if self.in_a_hurry else STOP_WITHIN)
 
     async def _start_old(self) -> None:
@@ -455,8 +473,7 @@ class Swap:
         except NotFound:
             await self._join_networks_again()
             await unbroken(self._engine.start(self.pair.old_id))
-        if self._stopped_at:
-            self._downtime = time.monotonic() - self._stopped_at
+        self._comes_up(time.monotonic())
         await asyncio.sleep(0 if self.in_a_hurry else SETTLE)
         old = await self._engine.container(self.pair.old_id)
         self._has_ended_well = has_ended_well(old)

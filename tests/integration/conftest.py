@@ -5,6 +5,7 @@ Each is started once a worker, when a test first asks for it.
 
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from itertools import chain
@@ -44,6 +45,13 @@ Inspect = Callable[[str], Json]
 MakeDeployer = Callable[..., Deployer]
 MakeLookout = Callable[[str], str]
 Deploy = Callable[..., Awaitable[Report]]
+
+
+def pytest_configure() -> None:
+    """Whoever has started the tests may ignore signals, as `nohup` does, and what they start would do so too."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_report_header() -> list[str]:

@@ -18,6 +18,7 @@ PACE = {
     "longest_poll_backoff": 0.3,
     "longest_pull_wait": 0.2,
     "repair_every": 1,
+    "result_patience": 2,
 }
 SETTINGS = {"MonitorSeconds": "0.2", "PollTimeSeconds": "1", "DeployTimeSeconds": "2"}
 HIDDEN = 900  # seconds: what a test receives itself stays hidden

@@ -400,7 +400,6 @@ def refuse_sends_to(url: str, fault: Fault) -> Callable[[Call], Fault | None]:
     return lambda call: fault if call.action == "SendMessage" and call.parameters["QueueUrl"] == url else None
 
 
-@pytest.mark.parametrize("outcome", ["deployed", "rolled_back"])
 def test_a_message_stays_until_its_result_could_be_sent(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -408,20 +407,42 @@ def test_a_message_stays_until_its_result_could_be_sent(
     queue_line: FaultySqs,
     sqs: LocalSqs,
     results: Listening,
-    outcome: str,
 ) -> None:
     make_container(app_image("1"), "api")
-    image = app_image("2", changes=[SAYS] if outcome == "rolled_back" else ["LABEL two=2"])
+    image = app_image("2")
     queue_line.choose = refuse_sends_to(results.url, Fault.UNAVAILABLE)
     lookout = service.start(ResultQueueUrl=results.url, AWS_ENDPOINT_URL_SQS=queue_line.endpoint)
     message = service.send(image)
-    lookout.wait_for(outcome, message_id=message)
+    lookout.wait_for("deployed", message_id=message)
     lookout.wait_for("result not sent", message_id=message)
     assert sum(sqs.count(service.queue_url)) == 1
     queue_line.choose = lambda _: None
-    assert results.wait_for(message)["Outcome"] == outcome
+    assert results.wait_for(message)["Outcome"] == "deployed"
     service.wait_until_settled()
     assert len(lookout.logged("deploying")) == 1
+
+
+def test_what_must_not_come_again_goes_without_its_result(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    service: Service,
+    queue_line: FaultySqs,
+    results: Listening,
+    replies: Listening,
+) -> None:
+    """Else a Lookout that is started again would stop the service once more, for an image that is no good."""
+    make_container(app_image("1"), "api")
+    bad = app_image("2", changes=[SAYS])
+    queue_line.choose = refuse_sends_to(results.url, Fault.UNAVAILABLE)
+    lookout = service.start(ResultQueueUrl=results.url, AWS_ENDPOINT_URL_SQS=queue_line.endpoint)
+    message = service.send(bad, ReplyQueueUrl=replies.url)
+    lookout.wait_for("rolled_back", message_id=message)
+    assert replies.wait_for(message)["Outcome"] == "rolled_back"
+    assert lookout.wait_for("result not sent", message_id=message)["level"] == "error"
+    service.wait_until_settled()
+    [letter] = service.dead_letters()
+    assert letter["MessageAttributes"]["MessageId"]["StringValue"] == message
+    assert results.read() == []
 
 
 def test_without_the_permission_to_send_results_the_log_says_what_to_add_and_deploys_go_on(

@@ -1,5 +1,7 @@
 """Several containers of one image: so many at a time, and all of them or none."""
 
+import time
+
 import pytest
 from structlog.typing import EventDict
 
@@ -158,3 +160,30 @@ async def test_a_look_that_is_refused_after_all_were_ready_brings_none_back(
     report = await deploy(two, monitor=MONITOR)
     assert line.is_spent
     assert (report.outcome, report.containers) == (Outcome.DEPLOYED, tuple(names))
+
+
+@pytest.mark.parametrize("removed_by_stop", [False, True])
+async def test_what_is_told_of_a_replica_that_was_good_is_its_own(
+    app_image: AppImage,
+    make_container: MakeContainer,
+    deploy: Deploy,
+    *,
+    removed_by_stop: bool,
+) -> None:
+    """Between its two swaps it served on the new image, and its log is nobody else's business."""
+    says = 'CMD ["sh", "-c", "echo says this; test -z \\"$FAIL\\" || { sleep 2; exit 4; }; exec /app"]'
+    image, options = app_image("1"), ["--rm"] if removed_by_stop else []
+    good, bad = (
+        make_container(image, suffix, *options, *more)
+        for suffix, more in (("a", []), ("b", ["--env=FAIL=1"]))
+    )
+    picky = app_image("2", changes=[says])
+    began = time.monotonic()
+    report = await deploy(picky, monitor=3)
+    took = time.monotonic() - began
+    assert report.outcome is Outcome.ROLLED_BACK
+    told = {one.name: one for one in report.each}
+    assert told[good].log_tail == ""
+    assert "says this" in told[bad].log_tail
+    assert 0 < (told[good].downtime or 0) <= took - 3 - 2, "in which it served"
+    assert (told[bad].downtime or 0) >= 2

@@ -22,9 +22,12 @@ class Client:
         self.kept: dict[str, list[int]] = {}
         self.sent: list[dict[str, Any]] = []
         self.refused: list[Exception] = []
+        self.away = ""  # a queue that never answers
         self.keeps: list[Exception] = []  # what deletes are refused with first
 
     async def send_message(self, **parameters: Any) -> dict[str, Any]:
+        if parameters["QueueUrl"] == self.away:
+            raise OSError("away")
         if self.refused:
             raise self.refused.pop(0)
         self.calls.append("send")
@@ -51,7 +54,7 @@ class Bench:
         self.queue = Queue(self.client, "queue")  # type: ignore[arg-type]
         self.leases = Leases(self.queue, slots=32, retry_pause=0)
         dead_letters = DeadLetters(self.queue.beside(aside), retry_pause=0) if aside else None
-        replies = Replies(self.queue, result_queue_url=results or None, retry_pause=0)
+        replies = Replies(self.queue, result_queue_url=results or None, retry_pause=0, result_patience=0.05)
         defaults = {"retry_for": 3600, "dead_letters": dead_letters, "replies": replies}
         self.settler = Settler(self.leases, **(defaults | options))
 

@@ -1,14 +1,17 @@
 """What each outcome does to its message."""
 
+import gc
 import json
 import time
+import weakref
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from structlog.testing import capture_logs
 from tests.unit.bench import NOTHING, Bench, message
 
-from lookout import dead_letters, leases, replies, settler
+from lookout import dead_letters, leases, settler
 from lookout.model import ContainerReport, Nothing, Outcome, Report
 
 
@@ -339,6 +342,8 @@ async def test_what_is_remembered_is_bounded_and_the_newest(monkeypatch: pytest.
 
 # Told
 
+MANY = 10_000  # more tries than there is time for
+
 
 def told(bench: Bench) -> list[tuple[str, bool]]:
     """The outcomes that were told, and whether there will be another try."""
@@ -402,18 +407,31 @@ async def test_what_is_told_already_is_not_told_again_when_the_message_is_only_d
 
 async def test_a_result_that_cannot_be_sent_keeps_the_message_and_is_sent_when_it_comes_back() -> None:
     bench, one = Bench(results="results"), message()
-    bench.client.refused = [OSError("away")] * replies.TRIES
+    bench.client.refused = [OSError("away")] * MANY
     assert await bench.settle(one, Report(Outcome.DEPLOYED)) is not None
+    bench.client.refused.clear()
     bench.leases.hold(one, time.monotonic())
     await bench.settler.settle_again(one)
     assert bench.client.calls == ["send", "delete"]
     assert told(bench) == [("deployed", False)]
 
 
-@pytest.mark.parametrize("code", ["AccessDenied", "QueueDoesNotExist", "InvalidMessageContents"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "AccessDenied",
+        "QueueDoesNotExist",
+        "InvalidMessageContents",
+        "MissingParameter",
+        "UnsupportedOperation",
+        "KmsDisabled",
+        "com.amazonaws.sqs#KmsNotFound",
+        "KMS.NotFoundException",
+    ],
+)
 async def test_a_result_that_will_never_be_taken_holds_up_nothing(code: str) -> None:
     bench = Bench(results="results")
-    bench.client.refused = [ClientError({"Error": {"Code": code}}, "SendMessage")] * replies.TRIES
+    bench.client.refused = [ClientError({"Error": {"Code": code}}, "SendMessage")] * MANY
     with capture_logs() as logs:
         assert await bench.settle(message(), Report(Outcome.DEPLOYED)) is None
     [error] = [event for event in logs if event["log_level"] == "error"]
@@ -425,3 +443,42 @@ async def test_a_stray_result_is_not_told_of() -> None:
     bench = Bench(results="results")
     assert await bench.settle(message(), Report(Outcome.IGNORED), Nothing("stray", is_result=True)) is None
     assert told(bench) == []
+
+
+@pytest.mark.parametrize("code", ["KmsThrottled", "KMS.ThrottlingException"])
+async def test_a_key_that_is_asked_too_often_is_asked_again(code: str) -> None:
+    bench = Bench(results="results")
+    bench.client.refused = [ClientError({"Error": {"Code": code}}, "SendMessage")]
+    assert await bench.settle(message(), Report(Outcome.DEPLOYED)) is None
+    assert told(bench) == [("deployed", False)]
+
+
+@pytest.mark.parametrize(
+    ("report", "options"),
+    [
+        (Report(Outcome.ROLLED_BACK), {}),
+        (Report(Outcome.ROLLBACK_FAILED), {}),
+        (Report(Outcome.DEPLOYED), {"in_order": True}),
+        (Report(Outcome.DEPLOYED), {"retry_for": 0}),
+    ],
+)
+async def test_a_message_that_must_go_or_is_old_goes_without_its_result(
+    report: Report, options: dict[str, Any]
+) -> None:
+    bench = Bench(results="results", aside="dead", **options)
+    bench.client.away = "results"
+    assert await bench.settle(message(), report) is None
+    assert [sent["QueueUrl"] for sent in bench.client.sent] == ["dead"] * (
+        report.outcome is not Outcome.DEPLOYED
+    )
+
+
+async def test_what_is_done_is_remembered_without_what_was_said_of_it() -> None:
+    bench = Bench(results="results")
+    container = ContainerReport("api", Outcome.ROLLED_BACK, log_tail="x" * 8192)
+    forgotten = weakref.ref(container)
+    await bench.settle(message(), Report(Outcome.ROLLED_BACK, each=(container,)))
+    del container
+    gc.collect()
+    assert forgotten() is None
+    assert bench.settler.is_settled(message())
