@@ -74,6 +74,7 @@ class Receiver:
             else:
                 for message in fresh:
                     if ending := self._admit(message):
+                        self._leases.end_renewals(message)  # it ends before its lease does
                         self._settler.beside(ending, message)
 
     async def _poll(self) -> list[Message]:

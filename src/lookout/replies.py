@@ -29,7 +29,7 @@ from lookout.unbroken import ended, unless
 
 TELL_EVERY = 1.0  # seconds between two events of progress
 RETRY_PAUSE = 5.0  # seconds between two tries at most
-RESULT_PATIENCE = 30.0  # seconds for the result queue, whose reader counts on hearing of everything
+RESULT_PATIENCE = 20.0  # seconds for the result queue, whose reader counts on hearing of everything
 REPLY_PATIENCE = 5.0  # seconds for a reply queue: any sender can name one, and none may hold up others
 NEW_QUEUE = 2.0  # seconds in which a queue that was only just made may not be known everywhere
 LAST_WORDS = 2.0  # seconds for what is under way when Lookout is asked to stop

@@ -1,5 +1,6 @@
 """A settler on a queue that remembers what was done to its messages."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -23,9 +24,12 @@ class Client:
         self.sent: list[dict[str, Any]] = []
         self.refused: list[Exception] = []
         self.away = ""  # a queue that never answers
+        self.may_send = asyncio.Event()
+        self.may_send.set()
         self.keeps: list[Exception] = []  # what deletes are refused with first
 
     async def send_message(self, **parameters: Any) -> dict[str, Any]:
+        await self.may_send.wait()
         if parameters["QueueUrl"] == self.away:
             raise OSError("away")
         if self.refused:
@@ -49,12 +53,14 @@ class Client:
 class Bench:
     """A settler, and a queue that remembers what was done to its messages."""
 
-    def __init__(self, *, aside: str = "", results: str = "", **options: Any) -> None:
+    def __init__(self, *, aside: str = "", results: str = "", patience: float = 0.05, **options: Any) -> None:
         self.client = Client()
         self.queue = Queue(self.client, "queue")  # type: ignore[arg-type]
         self.leases = Leases(self.queue, slots=32, retry_pause=0)
         dead_letters = DeadLetters(self.queue.beside(aside), retry_pause=0) if aside else None
-        replies = Replies(self.queue, result_queue_url=results or None, retry_pause=0, result_patience=0.05)
+        replies = Replies(
+            self.queue, result_queue_url=results or None, retry_pause=0, result_patience=patience
+        )
         defaults = {"retry_for": 3600, "dead_letters": dead_letters, "replies": replies}
         self.settler = Settler(self.leases, **(defaults | options))
 

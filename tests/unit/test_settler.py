@@ -1,5 +1,6 @@
 """What each outcome does to its message."""
 
+import asyncio
 import gc
 import json
 import time
@@ -482,3 +483,16 @@ async def test_what_is_done_is_remembered_without_what_was_said_of_it() -> None:
     gc.collect()
     assert forgotten() is None
     assert bench.settler.is_settled(message())
+
+
+async def test_what_is_settled_beside_stays_hidden_until_its_result_is_sent() -> None:
+    bench, one = Bench(results="results", patience=60), message()
+    bench.leases.hold(one, time.monotonic())
+    bench.client.may_send.clear()
+    bench.settler.beside(bench.settler.settle(one, Report(Outcome.SUPERSEDED), NOTHING), one)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [lease.message for lease in bench.leases._active()] == [one]
+    bench.client.may_send.set()
+    await asyncio.gather(*bench.settler.pending)
+    assert bench.client.calls == ["send", "delete"]
