@@ -193,7 +193,7 @@ def test_results_do_not_go_to_the_dead_letters(load_with: Load) -> None:
 
 
 def test_the_other_queues_are_those_that_are_sent_to(load_with: Load) -> None:
-    chosen = load_with(APART | {"ResultQueueUrl": "http://sqs:9324/queue/results"})
+    chosen = load_with(APART | {"ResultQueueUrl": "http://sqs:9324/queue/results/"})
     assert chosen.other_queues == ("http://sqs:9324/queue/dead", "http://sqs:9324/queue/results")
 
 
