@@ -45,7 +45,7 @@ from lookout.replies import Replies
 from lookout.settings import EngineSettings, QueueSettings, Settings, Unmatched
 from lookout.settler import Settler
 from lookout.sqs import Queue
-from lookout.unbroken import unless
+from lookout.unbroken import ended, unless
 from lookout.vitals import Vitals
 
 UNDO_SHARE = 0.4  # of the grace is kept for undoing a swap that does not end in time
@@ -86,12 +86,12 @@ async def run(settings: Settings, *, pace: Pace = PROMISED) -> None:
         Engine.connect() as engine,
         _queue(settings) as queue,
         _pages(settings, seen),
-        _beating(settings, pace, engine, seen) as beating,
+        _beating(settings, pace, engine, seen),
     ):
         with _stop_signals() as stopping:
             try:
                 await unless(stopping, _reach(engine))
-                await _serve(settings, pace, engine, queue, stopping, seen, beating)
+                await _serve(settings, pace, engine, queue, stopping, seen)
             except Interrupted:
                 pass
     log.info("stopped")
@@ -151,20 +151,16 @@ def _pages(settings: Settings, seen: Vitals) -> AbstractAsyncContextManager[None
 
 
 @asynccontextmanager
-async def _beating(
-    settings: Settings, pace: Pace, engine: Engine, seen: Vitals
-) -> AsyncIterator[asyncio.Task[None]]:
+async def _beating(settings: Settings, pace: Pace, engine: Engine, seen: Vitals) -> AsyncIterator[None]:
+    """Until the end of all, and never the cause of one."""
     beat = Heartbeat(
         settings.heartbeat_file, seen, engine, every=pace.beat_every, engine_patience=pace.ping_patience
     )
     beating = asyncio.create_task(beat.run(), name="heartbeat")
     try:
-        yield beating
+        yield
     finally:
-        beating.cancel()
-        for ended in await asyncio.gather(beating, return_exceptions=True):
-            if isinstance(ended, Exception):
-                raise ended
+        await ended(beating, within=None)
 
 
 async def _reach(engine: Engine) -> None:
@@ -195,7 +191,6 @@ async def _serve(
     queue: Queue,
     stopping: asyncio.Event,
     seen: Vitals,
-    beating: asyncio.Task[None],
 ) -> None:
     in_flight = Leases(
         queue, slots=settings.max_messages, floor=pace.lease_floor, margin=pace.lease_margin, vitals=seen
@@ -267,7 +262,7 @@ async def _serve(
     looking_round = asyncio.create_task(_look_round(settings, planner, queue, in_flight), name="look round")
     stop = asyncio.create_task(stopping.wait(), name="stop signal")
 
-    await asyncio.wait({stop, beating, *parts}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
     stopping.set()
     looking_round.cancel()
     log.info("stopping", grace_seconds=settings.stop_grace_seconds)
@@ -278,9 +273,9 @@ async def _serve(
         deploying.close(within=undo_time),
     )
     renewing.cancel()  # last: what is still in hand stays hidden until it is given back
-    for ended in await asyncio.gather(*parts, return_exceptions=True):
-        if isinstance(ended, Exception):
-            raise ended
+    for result in await asyncio.gather(*parts, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
 
 
 async def _look_round(settings: Settings, planner: Planner, queue: Queue, in_flight: Leases) -> None:

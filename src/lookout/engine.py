@@ -108,7 +108,11 @@ class Engine:
 
     async def negotiate(self) -> ApiVersion:
         """Ask the engine which versions it knows now: it may have been upgraded since."""
-        answer = await self._call("tell its version", "version", versioned=False)
+        try:
+            answer = await self._call("tell its version", "version", versioned=False)
+        except EngineUnavailable:
+            self._api = None
+            raise
         try:
             newest, oldest = _version(answer["ApiVersion"]), _version(answer.get("MinAPIVersion", "1.24"))
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -120,7 +124,10 @@ class Engine:
         return self._api
 
     async def ping(self, *, within: float) -> None:
-        """Ask whether it is there, which costs it next to nothing."""
+        """Ask whether it is there, which costs it next to nothing.
+
+        Where it does not say so in time it may be busy: that changes nothing for the other calls.
+        """
         await self._call("say that it is there", "_ping", timeout=within, versioned=False)
 
     async def info(self) -> Json:
@@ -501,22 +508,17 @@ class Engine:
                 finally:
                     response.close()
         except DockerError as exc:
-            raise self._translated(call, exc) from exc
+            error = _translated(call, exc)
+            cause: Exception = exc
         except TimeoutError as exc:
-            raise self._away(call, "no answer in time") from exc
+            error, cause = EngineUnavailable(call, "no answer in time"), exc
         except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as exc:
-            raise self._away(call, str(exc) or type(exc).__name__) from exc
-
-    def _away(self, call: str, message: str) -> EngineUnavailable:
-        """The engine that comes back may be another one."""
-        self._api = None
-        return EngineUnavailable(call, message)
-
-    def _translated(self, call: str, exc: DockerError) -> EngineError | EngineUnavailable:
-        if exc.status in _NO_ENGINE:
-            return self._away(call, _one_line(exc.message))
-        kind = {404: NotFound, 409: Conflict}.get(exc.status, EngineError)
-        return kind(call, exc.status, _one_line(exc.message))
+            error, cause = EngineUnavailable(call, str(exc) or type(exc).__name__), exc
+        else:
+            return
+        if versioned and isinstance(error, EngineUnavailable):
+            self._api = None  # the engine that comes back may be another one
+        raise error from cause
 
 
 # aiodocker's own status where there was no HTTP answer, and those of a proxy without its engine.
@@ -534,6 +536,13 @@ def _object(call: str, answer: Any) -> Json:
     if not isinstance(answer, dict):
         raise EngineUnavailable(call, "what answers there is no Docker Engine")
     return answer
+
+
+def _translated(call: str, exc: DockerError) -> EngineError | EngineUnavailable:
+    if exc.status in _NO_ENGINE:
+        return EngineUnavailable(call, _one_line(exc.message))
+    kind = {404: NotFound, 409: Conflict}.get(exc.status, EngineError)
+    return kind(call, exc.status, _one_line(exc.message))
 
 
 def _client() -> Docker:

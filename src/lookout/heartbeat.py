@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -45,28 +46,38 @@ class Heartbeat:
         self._file.remove()  # that of a Lookout that was killed
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._ask(), name="engine watch")
-                both.create_task(self._beat(), name="beat")
+                both.create_task(self._again_and_again(self._ask), name="engine watch")
+                both.create_task(self._again_and_again(self._beat), name="beat")
         finally:
             self._file.remove()
 
-    async def _ask(self) -> None:
+    async def _again_and_again(self, step: Callable[[], Awaitable[None]]) -> None:
+        """A fault of its own is told when it begins: who only watches must not stop what is watched."""
+        is_told = False
         while True:
             try:
-                await self._engine.ping(within=self._engine_patience)
-            except LookoutError as exc:
-                self._vitals.engine_failed(str(exc))
+                await step()
+            except Exception:
+                if not is_told:
+                    log.exception("unexpected error; please report it")
+                is_told = True
             else:
-                self._vitals.engine_answered()
+                is_told = False
             await asyncio.sleep(self._every)
 
+    async def _ask(self) -> None:
+        try:
+            await self._engine.ping(within=self._engine_patience)
+        except LookoutError as exc:
+            self._vitals.engine_failed(str(exc))
+        else:
+            self._vitals.engine_answered()
+
     async def _beat(self) -> None:
-        while True:
-            problem = self._vitals.problem()
-            self._tell(problem)
-            if not problem:
-                self._file.touch()
-            await asyncio.sleep(self._every)
+        problem = self._vitals.problem()
+        self._tell(problem)
+        if not problem:
+            self._file.touch()
 
     def _tell(self, problem: str) -> None:
         if problem and self._is_well:

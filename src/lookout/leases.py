@@ -45,7 +45,7 @@ class Lease:
     due: float  # when it had to be renewed at first; `renew_at` is the next try
     renew_at: float = 0.0
     lost: bool = False
-    unanswered: bool = False  # lost because no renewal was answered in time
+    unanswered: bool = False  # lost because no renewal was answered in time: one is still tried
     settling: bool = field(default=False, repr=False)
 
 
@@ -243,7 +243,11 @@ class Leases:
     def _active(self) -> Iterator[Lease]:
         if self.denied:
             return iter(())
-        return (lease for lease in self._leases.values() if not lease.settling and not lease.lost)
+        return (
+            lease
+            for lease in self._leases.values()
+            if not lease.settling and (lease.unanswered or not lease.lost)
+        )
 
     async def _renew(self) -> None:
         now = time.monotonic()
@@ -270,7 +274,7 @@ class Leases:
         """What may be asked for: SQS refuses to hide a message beyond twelve hours after its receipt."""
         cap = lease.received + LONGEST_VISIBILITY - CAP_MARGIN
         if now >= cap or (cap - now < lease.length and lease.deadline >= cap - 1):
-            lease.lost = True
+            lease.lost, lease.unanswered = True, False
             log.warning(
                 "message held for twelve hours, the longest that SQS allows; the deploy goes on, "
                 "and the message may be delivered again before it ends",
@@ -280,11 +284,10 @@ class Leases:
         return _whole(min(lease.length, cap - now))
 
     def _renewed(self, lease: Lease, asked: float, seconds: int) -> None:
+        lease.lost = lease.unanswered = False  # nobody had received it yet, or it is ours all the same
         lease.deadline = asked + seconds
         lease.due = lease.renew_at = lease.deadline - min(seconds / 2, RENEW_BEFORE)
         self._last_error = ""
-        for any_lease in self._leases.values():
-            any_lease.unanswered = False  # renewals work again
         log.debug("lease renewed", message_id=lease.message.id, seconds=seconds)
 
     def _renewal_failed(self, lease: Lease, error: QueueError) -> None:
@@ -292,15 +295,17 @@ class Leases:
         self._last_error = str(error)
         if isinstance(error, QueueDenied):
             self.note_denial(error)
-        elif (is_gone := isinstance(error, HandleGone)) or time.monotonic() >= lease.deadline:
-            lease.lost, lease.unanswered = True, not is_gone
-            log.warning(
-                "lease lost; the deploy goes on, and its message will be delivered again",
-                message_id=lease.message.id,
-                error=str(error),
-            )
+            return
+        lease.renew_at = time.monotonic() + min(RETRY_RENEWAL, lease.length / 4)
+        if (is_gone := isinstance(error, HandleGone)) or time.monotonic() >= lease.deadline:
+            was_lost, lease.lost, lease.unanswered = lease.lost, True, not is_gone
+            if not was_lost:
+                log.warning(
+                    "lease lost; the deploy goes on, and its message will be delivered again",
+                    message_id=lease.message.id,
+                    error=str(error),
+                )
         else:
-            lease.renew_at = time.monotonic() + min(RETRY_RENEWAL, lease.length / 4)
             log.warning(
                 "lease not renewed; trying again",
                 message_id=lease.message.id,

@@ -33,7 +33,7 @@ class Held(Protocol):
         """Why a lease that should have been renewed was not; empty where all are."""
 
 
-class Nothing:
+class NothingHeld:
     """No message is in flight yet."""
 
     in_flight = 0
@@ -84,7 +84,7 @@ class Vitals:
         self.downtimes = Histogram(DOWNTIME_BOUNDS)
         self.poll_errors = 0
         self.lease_errors = 0
-        self.held: Held = Nothing()
+        self.held: Held = NothingHeld()
         self._longest_poll = longest_poll
         self._clock = clock
         self._engine = _Answers()

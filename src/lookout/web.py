@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -13,6 +14,9 @@ from lookout.errors import WrongSettings
 from lookout.metrics import Metrics
 from lookout.vitals import Vitals
 
+CONNECTIONS = 32  # open at a time: each takes a file descriptor, and those are what deploys need too
+LONGEST = 5.0  # seconds from its beginning to its end that a connection may last
+AT_ONCE = 8  # connections are accepted before the first of them can be turned away
 LAST_WORDS = 0.5  # seconds for an answer that is on its way at the end
 READING = ("GET", "HEAD")
 
@@ -23,18 +27,19 @@ log = structlog.stdlib.get_logger(__name__)
 async def serving(vitals: Vitals, host: str, port: int) -> AsyncIterator[None]:
     """Serve /healthz and /metrics; raises WrongSettings where that cannot be done there."""
     loop = asyncio.get_running_loop()
-    server = web.Server(
+    server = _Connections(
         Pages(vitals),
         request_factory=lambda message, payload, protocol, writer, task: _Request(
             message, payload, protocol, writer, task, loop
         ),
         access_log=None,
+        loop=loop,
     )
     runner = web.ServerRunner(server, shutdown_timeout=LAST_WORDS)
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, host, port, backlog=AT_ONCE).start()
         except (OSError, ValueError, OverflowError) as exc:
             raise WrongSettings(
                 [f"HttpPort, HttpHost: cannot listen on {host!a}, port {port}: {exc}"]
@@ -43,6 +48,26 @@ async def serving(vitals: Vitals, host: str, port: int) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+
+
+class _Connections(web.Server):
+    """Few, and each for one answer: whoever reaches the port can at most keep others from the pages."""
+
+    def __init__(self, *args: Any, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(*args, loop=loop, **options)
+        self._ends: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._ends) >= CONNECTIONS:
+            self._loop.call_soon(transport.abort)  # not now: its handler must have begun before it is lost
+        else:
+            self._ends[handler] = self._loop.call_later(LONGEST, transport.abort)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        if end := self._ends.pop(handler, None):
+            end.cancel()
+        super().connection_lost(handler, exc)
 
 
 class Pages:
@@ -54,6 +79,11 @@ class Pages:
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         log.debug("request", method=request.method, path=request.path)
+        answer = self._answer(request)
+        answer.force_close()
+        return answer
+
+    def _answer(self, request: web.BaseRequest) -> web.Response:
         page = {"/healthz": self._health, "/metrics": self._numbers}.get(request.path)
         if page is None:
             return _text(HTTPStatus.NOT_FOUND, "there are /healthz and /metrics")

@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.running import RunningLookout
 
 #: The waits of its health, made short.
-PACE: dict[str, Any] = {"beat_every": 0.1, "ping_patience": 2, "poll_overrun": 3}
+PACE: dict[str, Any] = {"beat_every": 0.1, "ping_patience": 1, "poll_overrun": 3}
 PATIENCE = 60  # seconds: no test of speed
-BEATS = 2.0  # seconds in which it beats many times
+BEATS = 1.0  # seconds in which it beats many times
 
 Numbers = dict[str, float]
 
@@ -68,11 +68,11 @@ class Health:
             if "le" not in sample.labels
         }
 
-    def beats(self) -> bool:
+    def beats(self, *, within: float = BEATS) -> bool:
         """Whether the file is touched within the time of many beats."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.file, (0, 0))
-        deadline = time.monotonic() + BEATS
+        deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             if self.file.exists() and self.file.stat().st_mtime > 1:
                 return True
@@ -97,6 +97,6 @@ class Health:
     def stays_well(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.page[0] != 200 or not self.beats():
+            if self.page[0] != 200 or not self.beats(within=5 * BEATS):
                 return False
         return True

@@ -104,6 +104,28 @@ async def test_what_answers_like_no_engine_is_an_engine_that_is_away(
             assert "hunter2" not in f"{caught.value} {connected.address}"
 
 
+async def test_a_ping_that_fails_lets_other_calls_go_on_as_before(
+    engine: PrivateEngine, line: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", line.docker_host)
+    async with Engine.connect() as connected:
+        await connected.info()
+        line.hang("GET /_ping")
+        with pytest.raises(EngineUnavailable):
+            await connected.ping(within=0.2)
+        line.answer("GET /_ping", 503)
+        with pytest.raises(EngineUnavailable):
+            await connected.ping(within=5)
+        line.requests.clear()
+        await connected.info()
+        assert [request for request in line.requests if "/version" in request] == []
+        line.answer("/info", 503)
+        with pytest.raises(EngineUnavailable):
+            await connected.info()
+        await connected.info()
+        assert len([request for request in line.requests if "/version" in request]) == 1
+
+
 async def test_the_tls_variables_are_those_of_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     server = _certificates(tmp_path)
     async with serving({"ApiVersion": "1.41"}, server) as port:

@@ -569,12 +569,44 @@ async def test_one_that_was_lost_since_nothing_was_answered_is_an_illness_until_
     message = await fail_renewals(scenario)
     scenario.clock.now = 1061
     await until(lambda: said(logs, "lease lost"))
+    asked = len(scenario.server.changes(message.id))
+    scenario.clock.now = 1063
+    await until(lambda: len(scenario.server.changes(message.id)) > asked)
     assert "not renewed" in scenario.leases.overdue()
     let_renew(scenario)
     scenario.clock.now = 5000
-    assert "not renewed" in scenario.leases.overdue()
+    await until(lambda: not scenario.leases.overdue())
+    assert scenario.server.hidden_for(message.id) > 50, "it is held again, and nothing else was needed"
+    await scenario.at(5051)
+    renewed = [event for event in said(logs, "lease renewed") if event["message_id"] == message.id]
+    assert len(renewed) == 2
+    assert len(said(logs, "lease lost")) == 1
+
+
+async def test_so_it_is_where_the_first_answer_is_that_others_have_it_now(
+    scenario: Scenario, logs: list[EventDict]
+) -> None:
+    message = await fail_renewals(scenario)
+    scenario.clock.now = 1061
+    await until(lambda: said(logs, "lease lost"))
+    let_renew(scenario)
+    scenario.server.next("ChangeMessageVisibility", refuse("ReceiptHandleIsInvalid"))
+    scenario.clock.now = 1063
+    await until(lambda: not scenario.leases.overdue())
+    asked = len(scenario.server.changes(message.id))
     await scenario.at(5000)
-    assert scenario.leases.holds(message)
+    assert len(scenario.server.changes(message.id)) == asked
+    assert len(said(logs, "lease lost")) == 1
+
+
+async def test_so_it_is_where_twelve_hours_are_over_before_an_answer(
+    scenario: Scenario, logs: list[EventDict]
+) -> None:
+    await fail_renewals(scenario)
+    scenario.clock.now = 1061
+    await until(lambda: said(logs, "lease lost"))
+    scenario.clock.now = 1000 + LONGEST_VISIBILITY
+    await until(lambda: said(logs, "message held for twelve hours"))
     assert scenario.leases.overdue() == ""
 
 

@@ -51,6 +51,11 @@ class Beating:
             while not self.beats:
                 await asyncio.sleep(TICK)
 
+    async def until_ill(self) -> None:
+        async with asyncio.timeout(10):
+            while not self.vitals.problem():
+                await asyncio.sleep(TICK)
+
     @property
     def beats(self) -> bool:
         return self.path.exists() and self.path.stat().st_mtime > OLD + 1
@@ -59,7 +64,7 @@ class Beating:
         """Whether it does not beat in many times of a beat."""
         if self.path.exists():
             os.utime(self.path, (OLD, OLD))
-        await asyncio.sleep(20 * TICK)
+        await asyncio.sleep(10 * TICK)
         return not self.beats
 
 
@@ -84,7 +89,7 @@ async def test_it_beats_only_while_all_is_well_and_leaves_nothing_behind(tmp_pat
         await one.until_beaten()
         await one.until_beaten()
         one.engine.answers = False
-        await asyncio.sleep(20 * TICK)
+        await one.until_ill()
         assert await one.rests()
         assert path.exists(), "its age tells since when"
         one.engine.answers = True
@@ -106,6 +111,24 @@ async def test_an_engine_that_lets_wait_does_not_stop_the_beats(tmp_path: Path) 
         await one.until_beaten()
 
 
+async def test_a_fault_of_its_own_is_told_once_and_it_goes_on(tmp_path: Path, logs: list[EventDict]) -> None:
+    async with beating(tmp_path / "heartbeat") as one:
+        one.poll()
+        await one.until_beaten()
+        ping, problem = one.engine.ping, one.vitals.problem
+
+        def fail(**_: float) -> str:
+            raise RuntimeError("a bug")
+
+        for _ in range(2):
+            one.engine.ping = one.vitals.problem = fail  # type: ignore[assignment, method-assign]
+            assert await one.rests()
+            one.engine.ping, one.vitals.problem = ping, problem  # type: ignore[method-assign]
+            await one.until_beaten()
+    told = [event["event"] for event in logs if event["log_level"] == "error"]
+    assert told == ["unexpected error; please report it"] * 4, "of each of both, each time"
+
+
 async def test_what_changes_is_told_once(tmp_path: Path, logs: list[EventDict]) -> None:
     async with beating(tmp_path / "heartbeat") as one:
         assert await one.rests()
@@ -116,7 +139,7 @@ async def test_what_changes_is_told_once(tmp_path: Path, logs: list[EventDict]) 
             await one.until_beaten()
             await one.until_beaten()
             one.engine.answers = False
-            await asyncio.sleep(20 * TICK)
+            await one.until_ill()
             assert await one.rests()
     told = [(event["event"], event["log_level"]) for event in logs]
     assert told == [("healthy", "info"), ("unhealthy", "warning")] * 2

@@ -50,11 +50,15 @@ class Asked:
         }
 
     async def raw(self, request: bytes) -> str:
+        """The whole answer; empty where the connection is only ended."""
         reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
-        writer.write(request)
-        answer = await reader.read()
-        writer.close()
-        return answer.decode()
+        try:
+            writer.write(request)
+            return (await reader.read()).decode()
+        except ConnectionError:
+            return ""
+        finally:
+            writer.close()
 
 
 def make_well(vitals: Vitals) -> None:
@@ -234,6 +238,48 @@ async def test_what_others_count_in_the_same_process_is_not_shown(ask: Asked) ->
         REGISTRY.unregister(stranger)
 
 
+# How many, and for how long
+
+
+async def test_each_connection_ends_with_its_answer(ask: Asked) -> None:
+    for request in (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2, b"GET /no HTTP/1.1\r\nHost: x\r\n\r\n"):
+        async with asyncio.timeout(web.LONGEST - 1):
+            answer = await ask.raw(request)
+        assert answer.count("HTTP/1.1 ") == 1
+        assert "\r\nConnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET /hea", b"GET /healthz HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"],
+    ids=["nothing", "half a line", "half a head", "half a body"],
+)
+async def test_who_does_not_send_a_whole_request_in_time_is_cut_off(
+    ask: Asked, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "LONGEST", 0.1)
+    async with asyncio.timeout(5):
+        await ask.raw(sent)
+
+
+async def test_beyond_so_many_connections_one_more_is_closed_at_once_until_one_of_them_ends(
+    ask: Asked, logs: list[EventDict]
+) -> None:
+    idle = [await asyncio.open_connection(LOOPBACK, ask.port) for _ in range(web.CONNECTIONS)]
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection(LOOPBACK, ask.port)
+        async with asyncio.timeout(web.LONGEST - 1):
+            assert await reader.read() == b""
+        writer.close()
+    idle.pop()[1].close()
+    async with asyncio.timeout(web.LONGEST - 1):
+        while not await ask.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"):
+            await asyncio.sleep(0.01)
+    for _, writer in idle:
+        writer.close()
+    assert [event["event"] for event in logs] == ["request"]
+
+
 # Where it listens
 
 
@@ -241,8 +287,8 @@ async def test_it_listens_where_it_is_told_and_no_longer_than_it_is_told() -> No
     port = free_port()
     async with web.serving(Vitals(), LOOPBACK, port):
         reader, writer = await asyncio.open_connection(LOOPBACK, port)
-        writer.write(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HEAD /healthz HTTP/1.1\r\n")
+        await asyncio.sleep(0)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", port))
     async with asyncio.timeout(5):
