@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import io
 import os
 import signal
@@ -24,6 +25,13 @@ FAILED = CRASHED
 BY_SIGNAL = 128  # and its number, as shells have it
 #: Endings of a plan that are not for a script to go on with.
 BAD_ENDINGS = (Outcome.FAILED, Outcome.NOT_HERE)
+#: By which option the value of a key of the message is given.
+OPTIONS = {
+    "ImageDigest": "--digest",
+    "DeployTimeSeconds": "--deploy-time",
+    "HostId": "--host-id",
+    "ReplyQueueUrl": "--reply-queue",
+}
 #: Longer than any wait: the message may be hidden on the queue for so long.
 LONGEST_TIMEOUT = 43200  # seconds
 
@@ -116,7 +124,8 @@ def _deploy(arguments: argparse.Namespace) -> int:
     chosen = settings.load_for_sending()
     request = _request(arguments, chosen)
     if fault := sender.fault(request, chosen.sqs_queue_url):
-        arguments.refuse(fault)
+        key, _, rest = fault.partition(" ")
+        arguments.refuse(f"{OPTIONS.get(key, key)} {rest}")
     if not (arguments.json or arguments.no_wait) and not _has_rich():
         _complain("the display needs rich: pip install 'lookout[cli]', or use --json or --no-wait")
         return MISUSED
@@ -158,12 +167,12 @@ def _has_rich() -> bool:
 
 
 def _screen(arguments: argparse.Namespace) -> "Lines | GitHub | Live":
-    from lookout.screen import GitHub, Lines, Live
+    from lookout.screen import GitHub, Lines, Live, Say
 
     if arguments.no_wait:
         return Lines(lambda _: None)
     title = f"deploy of {arguments.image}"
-    say = _show_beside if arguments.json else _show
+    say: Say = _show_beside if arguments.json else _show
     if _is_in_github():
         return GitHub(say, title)
     return Live(title) if _is_on_a_terminal() and not arguments.json else Lines(say)
@@ -174,7 +183,7 @@ def _is_in_github() -> bool:
 
 
 def _is_on_a_terminal() -> bool:
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _give_up(arguments: argparse.Namespace, sending: "Sender", problem: LookoutError) -> int:
@@ -203,9 +212,12 @@ def _tell_verdict(arguments: argparse.Namespace, sending: "Sender", timeout: flo
 
     watch = sending.watch
     reason = sending.trouble or f"no answer within {timeout:g} s"
-    told = verdict.Verdict(sending.message_id, arguments.image, watch.result, watch.progress, reason)
+    told = verdict.Verdict(
+        sending.message_id, arguments.image, watch.result, watch.progress, reason, _hint(arguments)
+    )
     if arguments.json:
-        _show(verdict.as_json(told))
+        if not _show(verdict.as_json(told)):
+            return UNANSWERED
     else:
         lines = verdict.as_lines(told, terminal=_is_on_a_terminal())
         for line in printable.fenced(lines) if _is_in_github() else lines:
@@ -214,6 +226,12 @@ def _tell_verdict(arguments: argparse.Namespace, sending: "Sender", timeout: flo
     if code != DONE:
         _annotate(arguments, told.ending, told.explanation)
     return code
+
+
+def _hint(arguments: argparse.Namespace) -> str:
+    if arguments.host_id:
+        return f"does a Lookout with the HostId {arguments.host_id!a} run?"
+    return "does one run on this queue, and may it send to lookout-reply-*? See `lookout check` there"
 
 
 def _annotate(arguments: argparse.Namespace, ending: str, text: str) -> None:
@@ -234,12 +252,19 @@ def _show_beside(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _show(text: str) -> None:
-    """Print for a reader that may stop reading, as `head` does, or for a terminal that may be gone."""
+def _show(text: str) -> bool:
+    """Print for a reader that may stop reading, as `head` does, or for a terminal that may be gone.
+
+    False, with a complaint, where there is no room for it.
+    """
     try:
         print(text, flush=True)
-    except OSError:
+    except OSError as exc:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
+        if exc.errno == errno.ENOSPC:
+            _complain(f"cannot write: {exc.strerror}")
+            return False
+    return True
 
 
 def parser() -> argparse.ArgumentParser:
@@ -279,7 +304,8 @@ def _add_deploy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "deploy",
         help="ask for a deploy, and wait for its result",
         description="Sends the message that asks for a deploy of IMAGE:TAG, shows how far it is, and how it ended. "
-        "Exit code 0: the image runs, or a newer one; 1: it does not; 2: nothing was sent; 3: no answer in time.",
+        "Exit code 0: the image runs, or a newer one was asked for, or nothing was to be done; 1: it was not deployed; "
+        "2: nothing was sent; 3: no answer in time.",
     )
     deploy.add_argument("image", type=_image, metavar="IMAGE:TAG")
     deploy.add_argument("--digest", metavar="DIGEST", help="exactly this image: sha256 and 64 hex digits")
@@ -318,7 +344,9 @@ def _timeout(text: str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds <= LONGEST_TIMEOUT:
-        raise argparse.ArgumentTypeError(f"{text[:80]!a} is not a number of seconds up to {LONGEST_TIMEOUT}")
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!a} is not a number of seconds above 0 and up to {LONGEST_TIMEOUT}"
+        )
     return seconds
 
 

@@ -112,7 +112,7 @@ class Dispatcher:
             if older.message.origin.is_newer_than(newer.message.origin):
                 older, newer = newer, older
             waiting[:] = [newer]
-            self._supersede(older, f"{newer.request.image} was sent later")
+            self._supersede(older, f"{newer.request.image} was sent later ({newer.message.id})")
         if len(waiting) > MOST_WAITING or self._is_full:
             self._later(waiting.pop())
         elif delivery in waiting:

@@ -118,19 +118,19 @@ def _rest(message: Message) -> int:
 
 @asynccontextmanager
 async def made(
-    beside: Queue, *, keep: int, stop: asyncio.Event, left: Callable[[str], None]
+    beside: Queue, *, keep: int, give_up: Callable[[], bool], left: Callable[[str], None]
 ) -> AsyncIterator[ReplyQueue]:
     """A new queue in the account of that one, which keeps messages for so many seconds; removed in every case.
 
     Creating and removing are never cut short: what is under way would be done without anybody knowing.
-    Not tried again after `stop`. `left` is told why it could not be removed.
+    Once it is time to `give_up`, nothing is tried again. `left` is told why it could not be removed.
     """
     name = f"{REPLY_PREFIX}{secrets.token_hex(16)}"
     url = f"{beside.url.rstrip('/').rpartition('/')[0]}/{name}"
     created = ""
     try:
         try:
-            created = await unbroken(_create(beside.account, name, keep, stop))
+            created = await unbroken(_create(beside.account, name, keep, give_up))
         except (QueueDenied, QueueUnusable, QueueRefused):
             url = ""  # there is nothing to remove
             raise
@@ -141,16 +141,19 @@ async def made(
     finally:
         if url:
             # Where nobody knows whether it was made, there is nothing to say of one that is left.
-            await unbroken(_remove(beside.account, url, left if created else _say_nothing))
+            if created:
+                await unbroken(_remove(beside.account, url, left, tries=_TRIES))
+            else:
+                await unbroken(_remove(beside.account, url, _say_nothing, tries=1 if give_up() else _TRIES))
 
 
 def _say_nothing(_: str) -> None:
     pass
 
 
-async def _create(account: Account, name: str, keep: int, stop: asyncio.Event) -> str:
+async def _create(account: Account, name: str, keep: int, give_up: Callable[[], bool]) -> str:
     retrying = AsyncRetrying(
-        retry=retry_if_exception(lambda exc: may_pass(exc) and not stop.is_set()),
+        retry=retry_if_exception(lambda exc: may_pass(exc) and not give_up()),
         stop=stop_after_attempt(_TRIES),
         wait=wait_random_exponential(max=_LONGEST_PAUSE),
         reraise=True,
@@ -160,11 +163,11 @@ async def _create(account: Account, name: str, keep: int, stop: asyncio.Event) -
     )
 
 
-async def _remove(account: Account, url: str, left: Callable[[str], None]) -> None:
+async def _remove(account: Account, url: str, left: Callable[[str], None], *, tries: int) -> None:
     retrying = AsyncRetrying(
         # One that was made just now may not be known yet.
         retry=retry_if_exception(lambda exc: may_pass(exc) or isinstance(exc, NoSuchQueue)),
-        stop=stop_after_attempt(_TRIES),
+        stop=stop_after_attempt(tries),
         wait=wait_fixed(1),
         reraise=True,
     )

@@ -16,7 +16,7 @@ STEP = 10  # percent of a pull between two lines
 _BAR = 40  # characters
 _REFRESHES = 8  # a second
 
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 class Lines:

@@ -6,6 +6,7 @@ import json
 import math
 import secrets
 import signal
+import time
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -50,7 +51,7 @@ class NotSent(LookoutError):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.message}; nothing was sent"
+        return f"{self.message.rstrip('.')}; nothing was sent"
 
 
 @dataclass
@@ -185,9 +186,15 @@ class Sender:
         return Queue.connect(self._settings, poll_time=LONGEST_WAIT, calls=CALLS)
 
     def _replies(self, queue: Queue, timeout: float) -> AbstractAsyncContextManager[ReplyQueue]:
+        began = time.monotonic()
         if self._request.reply_queue_url:
             return nullcontext(ReplyQueue(queue.beside(self._request.reply_queue_url)))
-        return reply_queue.made(queue, keep=math.ceil(timeout), stop=self.stop, left=self._screen.trouble)
+        return reply_queue.made(
+            queue,
+            keep=math.ceil(timeout),
+            give_up=lambda: self.stop.is_set() or time.monotonic() > began + timeout,
+            left=self._screen.trouble,
+        )
 
     async def _check(self, replies: ReplyQueue) -> None:
         if self.stop.is_set():
@@ -220,6 +227,8 @@ class Sender:
                 group_id=_group_id(request.image.name.canonical),
                 deduplication_id=secrets.token_hex(16),
             )
+        except NoSuchQueue as exc:
+            raise NotSent(f"there is no queue {queue.url}; check SqsQueueUrl and AWS_REGION") from exc
         except (QueueDenied, QueueUnusable, QueueRefused) as exc:
             raise NotSent(f"SQS does not take the message: {exc}") from exc
         except QueueError as exc:

@@ -273,6 +273,8 @@ async def _call(
         raise _error(str(error.get("Code", "")), str(error.get("Message", ""))) from exc
     except NO_CREDENTIALS as exc:
         raise QueueUnusable(f"AWS credentials: {said(exc)}") from None
+    except TimeoutError:
+        raise QueueError(f"SQS did not answer within {deadline:.0f} s") from None
     except Exception as exc:
         raise QueueError(f"SQS did not answer: {str(exc) or type(exc).__name__}") from exc
 

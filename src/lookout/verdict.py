@@ -26,6 +26,7 @@ class Verdict:
     result: Result | None
     progress: Result | None = None  # the last that was told of it, without a result
     reason: str = ""  # why there is none
+    hint: str = ""  # what may be wrong where nobody has told of it
 
     @property
     def is_good(self) -> bool:
@@ -45,7 +46,7 @@ class Verdict:
 
     @property
     def _left(self) -> str:
-        seen = "no Lookout has told of it"
+        seen = f"no Lookout has told of it; {self.hint}"
         if self.progress:
             phase = self.progress.phase.value.replace("_", " ") if self.progress.phase else "under way"
             seen = f"its deploy had begun: {phase}"
@@ -88,7 +89,7 @@ def as_lines(verdict: Verdict, *, terminal: bool) -> Iterator[str]:
     rows = list(_containers(verdict.result))
     if rows:
         yield ""
-        yield from _table(["container", "outcome", "image", "downtime", ""], rows, terminal=terminal)
+        yield from _table(["container", "outcome", "image", "downtime", "reason"], rows, terminal=terminal)
     for one in verdict.result.containers:
         if one.log_tail:
             yield ""
@@ -114,7 +115,9 @@ def _facts(verdict: Verdict) -> Iterator[list[str]]:
 
 def _containers(result: Result) -> Iterator[list[str]]:
     for one in result.containers:
-        images = f"{one_line(one.old_image) or _UNKNOWN} -> {one_line(one.new_image) or _UNKNOWN}"
+        images = one_line(one.old_image) or _UNKNOWN
+        if one.new_image:
+            images += f" -> {one_line(one.new_image)}"
         ending = one.outcome.value.replace("_", " ") if one.outcome else _UNKNOWN
         yield [one_line(one.name), ending, images, _seconds(one.downtime), one_line(one.reason)]
 

@@ -161,7 +161,7 @@ async def test_a_queue_in_another_account_than_the_requests_is_removed_and_refus
     elsewhere = queue_url.replace("123456789012", "210987654321")
     async with connected(elsewhere, environment) as queue:
         with pytest.raises(WrongSettings, match="another account"):
-            async with reply_queue.made(queue, keep=60, stop=asyncio.Event(), left=pytest.fail):
+            async with reply_queue.made(queue, keep=60, give_up=lambda: False, left=pytest.fail):
                 pytest.fail("it is of no use")
     assert ["/123456789012/" in url for url in removed] == [True], "where it was made"
     assert names(sqs) == set()
@@ -169,7 +169,7 @@ async def test_a_queue_in_another_account_than_the_requests_is_removed_and_refus
 
 async def test_a_cancelled_sender_leaves_no_queue(sqs: LocalSqs, queue: Queue) -> None:
     async def wait() -> None:
-        async with reply_queue.made(queue, keep=60, stop=asyncio.Event(), left=pytest.fail):
+        async with reply_queue.made(queue, keep=60, give_up=lambda: False, left=pytest.fail):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(wait())
@@ -193,7 +193,7 @@ async def test_a_sender_that_is_cancelled_while_the_queue_is_made_leaves_none(
     monkeypatch.setattr(queue_line, "_pass_on", late)
 
     async def wait(queue: Queue) -> None:
-        async with reply_queue.made(queue, keep=60, stop=asyncio.Event(), left=pytest.fail):
+        async with reply_queue.made(queue, keep=60, give_up=lambda: False, left=pytest.fail):
             await asyncio.Event().wait()
 
     environment = sqs.environment() | {"AWS_ENDPOINT_URL_SQS": queue_line.endpoint}
