@@ -28,18 +28,19 @@ from lookout.dispatcher import Dispatcher
 from lookout.docker_config import DockerConfig
 from lookout.ecr import Ecr
 from lookout.engine import Engine
-from lookout.engine_check import EngineCheck, left_alone, managed
+from lookout.engine_check import EngineCheck
 from lookout.errors import EngineError, EngineUnavailable, Interrupted, WrongSettings
 from lookout.findings import Finding
 from lookout.heartbeat import Heartbeat
 from lookout.identity import own_id
 from lookout.keychain import Given, Keychain, Source
 from lookout.leases import Leases
+from lookout.look_round import look_round
 from lookout.model import Delivery, ImageRef
 from lookout.planner import Planner
 from lookout.preview import Preview, Previewer
 from lookout.puller import Puller
-from lookout.queue_check import check_queue, note_missing
+from lookout.queue_check import check_queue
 from lookout.receiver import Receiver
 from lookout.replies import Replies
 from lookout.settings import EngineSettings, QueueSettings, Settings, Unmatched
@@ -259,7 +260,7 @@ async def _serve(
     dispatching = asyncio.create_task(dispatcher.run(), name="dispatcher")
     polling = asyncio.create_task(receiving.run(), name="receiver")
     parts = (polling, dispatching, renewing)
-    looking_round = asyncio.create_task(_look_round(settings, planner, queue, in_flight), name="look round")
+    looking_round = asyncio.create_task(look_round(settings, planner, queue), name="look round")
     stop = asyncio.create_task(stopping.wait(), name="stop signal")
 
     await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
@@ -276,19 +277,6 @@ async def _serve(
     for result in await asyncio.gather(*parts, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
-
-
-async def _look_round(settings: Settings, planner: Planner, queue: Queue, in_flight: Leases) -> None:
-    """Say what is managed and what the queue does not allow: beside the first poll, which waits for neither."""
-    looks = (_introduce(planner), note_missing(settings, queue, in_flight))
-    for problem in await asyncio.gather(*looks, return_exceptions=True):
-        if problem:
-            log.debug("not all is known at the start", error=str(problem))
-
-
-async def _introduce(planner: Planner) -> None:
-    targets = await planner.everything()
-    log.info("managing", containers=managed(targets), left_alone=left_alone(targets))
 
 
 async def _end_poll(polling: asyncio.Task[None], grace: float) -> None:

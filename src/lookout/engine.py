@@ -7,7 +7,6 @@ import asyncio
 import base64
 import json
 import os
-import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -30,6 +29,7 @@ from lookout.errors import (
 )
 from lookout.model import ImageRef, Json
 from lookout.platforms import as_json, fits, platform_of_engine, platform_of_image
+from lookout.printable import discreet
 from lookout.streams import below, frames
 
 ApiVersion = tuple[int, int]
@@ -100,7 +100,7 @@ class Engine:
     @property
     def address(self) -> str:
         """Where the engine is, for log lines."""
-        return _one_line(str(self._docker._connection_info))
+        return discreet(str(self._docker._connection_info), longest=_LONGEST)
 
     async def api(self) -> ApiVersion:
         """The one API version for all calls: the newest that this engine and Lookout both know."""
@@ -524,12 +524,7 @@ class Engine:
 # aiodocker's own status where there was no HTTP answer, and those of a proxy without its engine.
 _NO_ENGINE = (900, 502, 503, 504)
 _SCHEMES = ("unix", "tcp", "http", "https", "ssh")
-_USER = re.compile(r"//[^/@\s]*@")
-
-
-def _one_line(text: str) -> str:
-    """Fit for a log line: short, without line feeds, and without what stands before the @ of an address."""
-    return _USER.sub("//…@", " ".join(text.split()))[:500]
+_LONGEST = 500  # characters of what an engine says
 
 
 def _object(call: str, answer: Any) -> Json:
@@ -540,9 +535,9 @@ def _object(call: str, answer: Any) -> Json:
 
 def _translated(call: str, exc: DockerError) -> EngineError | EngineUnavailable:
     if exc.status in _NO_ENGINE:
-        return EngineUnavailable(call, _one_line(exc.message))
+        return EngineUnavailable(call, discreet(exc.message, longest=_LONGEST))
     kind = {404: NotFound, 409: Conflict}.get(exc.status, EngineError)
-    return kind(call, exc.status, _one_line(exc.message))
+    return kind(call, exc.status, discreet(exc.message, longest=_LONGEST))
 
 
 def _client() -> Docker:
@@ -571,7 +566,9 @@ def _has_context() -> bool:
         endpoint = Docker._get_docker_context_endpoint()
     except (DockerError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as exc:
         log.warning(
-            "Docker's current context is not followed", error=_one_line(str(exc)), engine=DEFAULT_SOCKET
+            "Docker's current context is not followed",
+            error=discreet(str(exc), longest=_LONGEST),
+            engine=DEFAULT_SOCKET,
         )
         return False
     is_socket = endpoint is not None and endpoint.host.startswith("unix://")

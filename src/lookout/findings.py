@@ -1,11 +1,9 @@
 """What `lookout check` finds: each a line that names the thing, and the next step where one is needed."""
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-# What stands before the @ of an address is a secret.
-_USER = re.compile(r"//[^/@\s]*@")
+from lookout.printable import discreet
 
 
 class Level(StrEnum):
@@ -28,8 +26,7 @@ class Finding:
     def __str__(self) -> str:
         """On one line, as it is shown."""
         said = f"{self.text}; {self.next_step}" if self.next_step else self.text
-        shown = _USER.sub("//…@", " ".join(said.split()))
-        return f"{self.level:<8} {self.about}: {shown}"
+        return f"{self.level:<8} {self.about}: {discreet(said)}"
 
 
 def ok(about: str, text: str) -> Finding:

@@ -1,10 +1,13 @@
 """Text of others, made safe to be shown: it can neither steer a terminal nor issue commands to GitHub Actions."""
 
+import re
 import secrets
 from collections.abc import Iterator
 
 _KEPT = "\n\t"
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+# What stands before the @ of an address is a secret.
+_USER = re.compile(r"//[^/@\s]*@")
 
 
 def printable(text: str) -> str:
@@ -16,6 +19,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """The same, without lines of its own."""
     return " ".join(printable(text).split())
+
+
+def discreet(text: str, *, longest: int | None = None) -> str:
+    """On one line of so many characters at most, without what stands before the @ of an address; fit for a log."""
+    return _USER.sub("//…@", " ".join(text.split()))[:longest]
 
 
 def group(title: str) -> str:

@@ -5,27 +5,23 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import structlog
-
-from lookout import aws, dead_letters, leases
-from lookout.aws import QueueUrl, statement
+from lookout import aws, permissions
+from lookout.aws import QueueUrl
 from lookout.errors import QueueDenied, QueueUnusable, WrongSettings
 from lookout.findings import Finding, ok, problem, remark
-from lookout.leases import Leases
+from lookout.permissions import MISSING, Permission
 from lookout.probe import Answer, Probe, elsewhere
 from lookout.settings import QueueSettings, Settings
-from lookout.sqs import Queue, region_of
+from lookout.sqs import region_of
 
 CALLS = 8  # at the same time
 NOTICED_SKEW, BAD_SKEW = 60.0, 300.0  # seconds; AWS refuses what is signed 15 minutes off, or 5 in places
 FEW_RECEIPTS = 50  # a message that is kept is received about ten times in its first hour
 SHORT_RETENTION = 3600  # seconds
 
-_MISSING = ("QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress")
 _SKEWED_CODES = ("RequestExpired", "RequestTimeTooSkewed")
 _SKEWED_TEXTS = ("signature expired", "signature not yet current", "request has expired")
 _WRONG_KEY = ("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId")
@@ -33,56 +29,6 @@ _WRONG_SECRET = ("SignatureDoesNotMatch", "InvalidSignatureException")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException")
 _SET_CLOCK = "set it, and let NTP keep it right"
 _REPLIES = "lookout-reply-check"  # the name of a queue that is not there
-
-log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class _Permission:
-    """Something that Lookout does with a queue."""
-
-    about: str  # the setting that names the queue
-    action: str
-    policy: str  # the statement that allows it
-    without: str  # what becomes of Lookout's work without it
-
-
-_RECEIVE = _Permission(
-    "SqsQueueUrl",
-    "sqs:ReceiveMessage",
-    statement("sqs:ReceiveMessage", "<the ARN of the queue>"),
-    "Lookout hears of no deploy",
-)
-_DELETE = _Permission(
-    "SqsQueueUrl",
-    "sqs:DeleteMessage",
-    statement("sqs:DeleteMessage", "<the ARN of the queue>"),
-    "every message comes back after its deploy",
-)
-_CHANGE = _Permission(
-    "SqsQueueUrl",
-    "sqs:ChangeMessageVisibility",
-    leases.PERMISSION,
-    "messages are received one at a time, hidden for the longest deploy time seen",
-)
-_LAY_ASIDE = _Permission(
-    "DeadLetterQueueUrl",
-    "sqs:SendMessage",
-    dead_letters.PERMISSION,
-    "messages that ended badly stay on the queue",
-)
-_TELL = _Permission(
-    "ResultQueueUrl",
-    "sqs:SendMessage",
-    statement("sqs:SendMessage", "<the ARN of the result queue>"),
-    "results are not sent",
-)
-_REPLY = _Permission(
-    "ReplyQueueUrl",
-    "sqs:SendMessage",
-    statement("sqs:SendMessage", "arn:aws:sqs:<region>:<account>:lookout-reply-*"),
-    "a sender that asks for a reply gets none",
-)
 
 
 async def check_queue(settings: QueueSettings) -> list[Finding]:
@@ -94,39 +40,6 @@ async def check_queue(settings: QueueSettings) -> list[Finding]:
             return [*found, *await _ask(settings, probe, at_aws)]
     except WrongSettings as exc:
         return [*found, *(problem(*line.partition(": ")[::2]) for line in exc.lines)]
-
-
-async def note_missing(settings: Settings, queue: Queue, in_flight: Leases) -> None:
-    """Warn of what the daemon may not do, beside its work; of what keeps it from polling it says itself."""
-    probe = queue.seen_as(Probe)
-    others = _others(settings)
-    deleting, changing, *sending = await asyncio.gather(
-        probe.try_delete(),
-        probe.try_change_visibility(),
-        *(probe.beside(url).try_send() for url, _ in others),
-    )
-    if isinstance(changing.error, QueueDenied):
-        in_flight.note_denial(changing.error)
-    for permission, answer in zip((_DELETE, *(to for _, to in others)), (deleting, *sending), strict=True):
-        if isinstance(answer.error, QueueDenied):
-            log.warning(
-                "a permission is missing; add this statement to the policy",
-                action=permission.action,
-                queue=permission.about,
-                without_it=permission.without,
-                statement=permission.policy,
-                error=str(answer.error),
-            )
-        elif answer.code in _MISSING and permission is not _DELETE:
-            log.warning("no such queue", queue=permission.about, error=str(answer.error))
-
-
-def _others(settings: QueueSettings) -> list[tuple[str, _Permission]]:
-    """The queues that Lookout only sends to, as far as the settings are right."""
-    if not isinstance(settings, Settings):
-        return []
-    found = ((settings.dead_letter_queue_url, _LAY_ASIDE), (settings.result_queue_url, _TELL))
-    return [(url, permission) for url, permission in found if url]
 
 
 def _region(settings: QueueSettings, at_aws: str) -> Iterator[Finding]:
@@ -147,7 +60,7 @@ def _regions_source() -> str:
 
 
 async def _ask(settings: QueueSettings, probe: Probe, at_aws: str) -> list[Finding]:
-    others = _others(settings)
+    sending_to = permissions.others(settings)
     reply_url = f"{probe.url.rpartition('/')[0]}/{_REPLIES}"
     looking, receiving, deleting, changing, replying, *sending = await asyncio.gather(
         probe.attributes(),
@@ -155,7 +68,7 @@ async def _ask(settings: QueueSettings, probe: Probe, at_aws: str) -> list[Findi
         probe.try_delete(),
         probe.try_change_visibility(),
         probe.beside(reply_url).try_send(),
-        *(probe.beside(url).try_send() for url, _ in others),
+        *(probe.beside(url).try_send() for url, _ in sending_to),
     )
     asked = (receiving, deleting, changing)
     clock = list(_clock((looking, *asked, replying, *sending)))
@@ -164,10 +77,10 @@ async def _ask(settings: QueueSettings, probe: Probe, at_aws: str) -> list[Findi
     return [
         *_presence(probe, asked),
         *clock,
-        _permission(_RECEIVE, receiving),
-        _permission(_DELETE, deleting),
-        _permission(_CHANGE, changing),
-        *(_permission(to, answer) for (_, to), answer in zip(others, sending, strict=True)),
+        _permission(permissions.RECEIVE, receiving),
+        _permission(permissions.DELETE, deleting),
+        _permission(permissions.CHANGE, changing),
+        *(_permission(to, answer) for (_, to), answer in zip(sending_to, sending, strict=True)),
         *_replies(replying),
         *_attributes(settings, looking),
         *_oddities(receiving, sending),
@@ -186,7 +99,7 @@ async def _obstacle(
         if finding := _credentials(answer):
             return finding
     for answer in asked:
-        if answer.code in _MISSING:
+        if answer.code in MISSING:
             return await _missing(settings, probe, at_aws)
     for answer in asked:
         if answer.error and not answer.code:
@@ -225,7 +138,7 @@ def _credentials(answer: Answer) -> Finding | None:
         case code if code in _EXPIRED:
             next_step = "get new ones; better is a role, whose credentials the SDK renews"
             return problem("AWS credentials", f"they have expired ({code})", next_step)
-        case code if code not in _MISSING and isinstance(answer.error, QueueUnusable):
+        case code if code not in MISSING and isinstance(answer.error, QueueUnusable):
             return problem("AWS credentials", f"AWS refuses them ({code})", "check them, and SqsQueueUrl")
     return None
 
@@ -256,13 +169,13 @@ def _off(skew: float | None) -> str:
     return f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} that of SQS"
 
 
-def _permission(permission: _Permission, answer: Answer) -> Finding:
+def _permission(permission: Permission, answer: Answer) -> Finding:
     if answer.is_allowed:
         return ok(permission.about, f"{permission.action} is allowed")
     if isinstance(answer.error, QueueDenied):
         text = f"{permission.action} is not allowed: {permission.without}"
         return problem(permission.about, text, f"add this statement to the policy: {permission.policy}")
-    if answer.code in _MISSING:
+    if answer.code in MISSING:
         return problem(
             permission.about, "no such queue", f"check the account and the name in {permission.about}"
         )
@@ -272,9 +185,11 @@ def _permission(permission: _Permission, answer: Answer) -> Finding:
 def _replies(answer: Answer) -> Iterator[Finding]:
     """Asked of a queue that is not there: without the permission, that is not what SQS says of it."""
     if isinstance(answer.error, QueueDenied):
-        text = f"{_REPLY.action} to lookout-reply-* is not allowed: {_REPLY.without}"
+        text = f"{permissions.REPLY.action} to lookout-reply-* is not allowed: {permissions.REPLY.without}"
         yield remark(
-            _REPLY.about, text, f"if any sender does, add this statement to the policy: {_REPLY.policy}"
+            permissions.REPLY.about,
+            text,
+            f"if any sender does, add this statement to the policy: {permissions.REPLY.policy}",
         )
 
 

@@ -1,6 +1,5 @@
 """What the parts see of themselves, in numbers, and whether all of that is well."""
 
-import re
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lookout.model import Outcome, Report
+from lookout.printable import discreet
 
 FAILURES = 3  # in a row are an illness: what is slow, or away for a moment, is none
 POLL_OVERRUN = 20.0  # seconds beyond its wait after which a poll hangs: the SDK itself gives up before
@@ -19,7 +19,6 @@ PULL_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1
 DOWNTIME_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 
 _LONGEST_REASON = 300  # characters
-_USER = re.compile(r"//[^/@\s]*@")
 
 
 class Held(Protocol):
@@ -66,7 +65,7 @@ class _Answers:
     def note(self, failure: str | None) -> None:
         self.ever = self.ever or failure is None
         self.failed = 0 if failure is None else self.failed + 1
-        self.reason = _one_line(failure or "")
+        self.reason = discreet(failure or "", longest=_LONGEST_REASON)
 
 
 class Vitals:
@@ -134,7 +133,7 @@ class Vitals:
 
     def problem(self) -> str:
         """What is wrong, in one line; empty where all is well."""
-        return self._engine_problem() or self._poll_problem() or _one_line(self.held.overdue())
+        return self._engine_problem() or self._poll_problem() or discreet(self.held.overdue(), longest=_LONGEST_REASON)
 
     def _engine_problem(self) -> str:
         if self._engine.failed >= FAILURES:
@@ -147,8 +146,3 @@ class Vitals:
         if self._poll_began is not None and (took := self._clock() - self._poll_began) > self._longest_poll:
             return f"a poll of the queue has not been answered for {took:.0f} s"
         return "" if self._polls.ever else "starting: no poll of the queue has been answered yet"
-
-
-def _one_line(text: str) -> str:
-    """Short, without line feeds, and without what stands before the @ of an address."""
-    return _USER.sub("//…@", " ".join(text.split()))[:_LONGEST_REASON]

@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,14 @@ import botocore.session
 from lookout.model import ContainerReport, Json, Outcome, Phase
 from lookout.result import Result
 from testbed.sqs import REGION, LocalSqs
+from tests.integration.forked import run
 from tests.integration.running import CODE
 
 #: What is told of a message, one after the other; a string is sent as it is.
 Script = Callable[[Result], Iterable[Result | str]]
 
 LONG = 60  # seconds: no test of speed
+PAUSE = 0.1  # seconds between two looks at the queue: the end of a long poll would have to be waited for
 
 
 def pulling(result: Result, percent: int) -> Result:
@@ -87,10 +90,11 @@ class Answering:
     def _run(self) -> None:
         while not self._stop.is_set():
             answer = self._sqs.receive_message(
-                QueueUrl=self._queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=1, VisibilityTimeout=900
+                QueueUrl=self._queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=0, VisibilityTimeout=900
             )
             for message in answer.get("Messages", ()):
                 self._answer(message)
+            self._stop.wait(PAUSE)
 
     def _answer(self, message: Json) -> None:
         asked = json.loads(message["Body"])
@@ -110,9 +114,13 @@ class Answering:
 class Ended:
     """How the command has ended."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.out, self.err = process.communicate(timeout=LONG)
-        self.code = process.returncode
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @classmethod
+    def of(cls, process: "subprocess.Popen[str]") -> Self:
+        out, err = process.communicate(timeout=LONG)
+        return cls(process.returncode, out, err)
 
     @property
     def lines(self) -> list[str]:
@@ -127,13 +135,20 @@ class Command:
         self._cwd = cwd
 
     def __call__(self, *arguments: str, **variables: str) -> Ended:
-        return Ended(self.start(*arguments, **variables))
+        """To its end, in a process that has imported everything before, so that it starts sooner."""
+        environment = self.environment | variables
+        return Ended(*run(environment, self._cwd, ["deploy", *arguments], timeout=LONG))
+
+    def side_by_side(self, *commands: Sequence[str]) -> list[Ended]:
+        """The same with each of these arguments, in this order."""
+        with ThreadPoolExecutor(len(commands)) as pool:
+            return list(pool.map(lambda arguments: self(*arguments), commands))
 
     def start(self, *arguments: str, program: str = "", **variables: str) -> "subprocess.Popen[str]":
-        """Not waiting for its end; `program` is Python that runs in the place of the command."""
-        run = ["-c", program] if program else ["-m", "lookout"]
+        """As CI runs it, not waiting for its end; `program` is Python that runs in the place of the command."""
+        code = ["-c", program] if program else ["-m", "lookout"]
         return subprocess.Popen(
-            [sys.executable, *run, "deploy", *arguments],
+            [sys.executable, *code, "deploy", *arguments],
             env=self.environment | variables,
             cwd=self._cwd,
             stdout=subprocess.PIPE,

@@ -4,13 +4,16 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["lookout.app", "lookout.cli", "aiobotocore.session"])
+_CONTEXT.set_forkserver_preload(
+    ["lookout.app", "lookout.cli", "aiobotocore.session", "lookout.sender", "rich.live"]
+)
 
 
 class Forked:
@@ -44,6 +47,38 @@ class Forked:
     def send_signal(self, number: int) -> None:
         if self._process.pid and self.poll() is None:
             os.kill(self._process.pid, number)
+
+
+def run(
+    environment: Mapping[str, str], cwd: Path, arguments: Sequence[str], *, timeout: float
+) -> tuple[int, str, str]:
+    """The command with these arguments, to its end: its exit code, and what it wrote to its two outputs."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = _CONTEXT.Process(
+            target=_run, args=(dict(environment), str(cwd), list(arguments), str(out), str(err)), daemon=True
+        )
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(list(arguments), timeout)
+        return process.exitcode, out.read_text(), err.read_text()
+
+
+def _run(environment: dict[str, str], cwd: str, arguments: list[str], out: str, err: str) -> None:
+    from lookout.cli import main
+
+    for number, path in ((1, Path(out)), (2, Path(err))):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115  they last as long as the process
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.argv = ["lookout", *arguments]
+    sys.exit(main())
 
 
 def _live(environment: dict[str, str], cwd: str, pace: dict[str, float], output: Connection) -> None:

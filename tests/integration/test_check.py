@@ -22,14 +22,16 @@ from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.scripted_sqs import PATH, Act, ScriptedSqs, refuse
 from testbed.sqs import LocalSqs
+from tests.integration.answering import LONG, Ended
 from tests.integration.conftest import AppImage, MakeContainer
+from tests.integration.forked import run
 from tests.integration.queues import ANYONE
 from tests.integration.running import CODE
 from tests.integration.test_permissions import RECEIVER, policy
 
 pytestmark = [pytest.mark.queue, pytest.mark.timeout(120)]
 
-Check = Callable[..., subprocess.CompletedProcess[str]]
+Check = Callable[..., Ended]
 
 NOBODY = 65534
 #: Everything is imported before root's rights are given up: its files need not be anybody's to read.
@@ -42,32 +44,33 @@ SEND: Json = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}
 
 @pytest.fixture
 def check(engine: PrivateEngine, sqs: LocalSqs, queue_url: str, tmp_path: Path) -> Check:
-    """Run the command as an operator would; the keyword arguments are settings, empty ones are left out."""
+    """Run the command; the keyword arguments are settings, empty ones are left out.
 
-    def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    With `command` it is started as an operator would, else from a process that has imported everything before.
+    """
+
+    def check(*command: str, **variables: str) -> Ended:
         environment = {"PATH": os.defpath, "PYTHONPATH": CODE, "DOCKER_HOST": engine.docker_host}
         environment |= {"SqsQueueUrl": queue_url} | sqs.environment() | variables
-        return subprocess.run(
-            [sys.executable, *(command or ("-m", "lookout")), "check"],
-            env={name: value for name, value in environment.items() if value},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        given = {name: value for name, value in environment.items() if value}
+        if not command:
+            return Ended(*run(given, tmp_path, ["check"], timeout=LONG))
+        line = [sys.executable, *command, "check"]
+        pipe = subprocess.PIPE
+        return Ended.of(subprocess.Popen(line, env=given, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True))
 
-    return run
+    return check
 
 
-def lines(done: subprocess.CompletedProcess[str], level: str) -> list[str]:
+def lines(done: Ended, level: str) -> list[str]:
     """What it found of this level, after a look that it said nothing else."""
-    assert done.stderr == ""
-    return [line.partition(" ")[2].strip() for line in done.stdout.splitlines() if line.startswith(level)]
+    assert done.err == ""
+    return [line.partition(" ")[2].strip() for line in done.out.splitlines() if line.startswith(level)]
 
 
-def problems(done: subprocess.CompletedProcess[str]) -> list[str]:
+def problems(done: Ended) -> list[str]:
     found = lines(done, "problem")
-    assert done.returncode == (1 if found else 0)
+    assert done.code == (1 if found else 0)
     return found
 
 
@@ -97,7 +100,7 @@ def test_where_all_is_set_up_it_names_each_container_and_ends_with_0(
 ) -> None:
     image = app_image("1")
     api, other = make_container(image, "api"), make_container(image, "other", "--label=lookout.enable=false")
-    done = check()
+    done = check("-m", "lookout")
     assert problems(done) == []
     good = lines(done, "ok")
     assert f"container: {api} ({image}) is replaced when its image is deployed" in good
@@ -412,7 +415,7 @@ def test_each_wrong_setting_is_a_finding_and_the_rest_is_looked_at(check: Check)
     good = lines(done, "ok")
     assert "SqsQueueUrl: sqs:ReceiveMessage is allowed" in good
     assert any(line.startswith("engine: Docker Engine ") for line in good)
-    assert "hunter2" not in done.stdout
+    assert "hunter2" not in done.out
 
 
 @pytest.mark.engine
@@ -436,7 +439,7 @@ def test_where_nothing_answers_no_secret_is_shown(check: Check) -> None:
         DOCKER_HOST="tcp://me:hunter2@127.0.0.1:9",
     )
     assert [line.partition(":")[0] for line in problems(done)] == ["queue", "engine"]
-    assert "hunter2" not in done.stdout
+    assert "hunter2" not in done.out
 
 
 @pytest.mark.engine
@@ -513,10 +516,10 @@ def test_a_wrong_password_of_a_registry_is_named_and_never_shown(
     [line] = problems(wrong)
     assert line.startswith(f"registry: no access: {image}, asked with RegistryUsername: ")
     assert "check them" in line
-    assert "hunter2" not in wrong.stdout
+    assert "hunter2" not in wrong.out
     assert problems(right) == []
     assert f"registry: {private_registry.host} shows {image}" in lines(right, "ok")
-    assert "password" not in right.stdout
+    assert "password" not in right.out
 
 
 @pytest.mark.engine

@@ -8,7 +8,7 @@ import pytest
 
 from lookout.result import Result
 from testbed.sqs import LocalSqs
-from tests.integration.answering import Command, Ended, remove_reply_queues, reply_queues
+from tests.integration.answering import Command, remove_reply_queues, reply_queues
 from tests.integration.conftest import AppImage, Inspect, MakeContainer
 from tests.integration.service import Service
 
@@ -37,7 +37,7 @@ def test_a_good_tag_ends_with_0_and_its_progress_is_seen(
 ) -> None:
     name = make_container(app_image("1"), "api")
     image = app_image("2", changes=["LABEL two=2"])
-    service.start(HostId="web-1", MonitorSeconds="2.5")
+    service.start(HostId="web-1", MonitorSeconds="1.5")
     told = command(image)
     assert told.code == 0, told.out
     assert inspect(name)["Config"]["Image"] == image
@@ -69,29 +69,6 @@ def test_an_image_that_dies_ends_with_1_and_its_last_words(
     assert inspect(name)["Id"] == before
 
 
-def test_an_unknown_tag_ends_with_1_and_says_why(
-    app_image: AppImage, make_container: MakeContainer, service: Service, command: Command
-) -> None:
-    image = app_image("1")
-    make_container(image, "api")
-    service.start()
-    told = command(f"{image.rpartition(':')[0]}:none")
-    assert told.code == 1
-    assert re.search(r"^outcome +failed$", told.out, re.MULTILINE)
-    assert "no such" in told.out or "not found" in told.out or "unknown" in told.out
-    assert "it will not be tried again" in told.out
-
-
-def test_what_runs_nowhere_ends_with_1_at_once(
-    app_image: AppImage, service: Service, command: Command
-) -> None:
-    service.start()
-    told = command(app_image("1"), "--json")
-    result = Result.from_json(told.out)
-    assert (told.code, result.outcome) == (1, "not_here")
-    assert result.will_retry
-
-
 def test_with_nobody_there_it_ends_with_3_and_is_deployed_later(
     app_image: AppImage,
     make_container: MakeContainer,
@@ -102,7 +79,7 @@ def test_with_nobody_there_it_ends_with_3_and_is_deployed_later(
 ) -> None:
     name = make_container(app_image("1"), "api")
     image = app_image("2", changes=["LABEL two=2"])
-    told = command(image, "--timeout", "2")
+    told = command(image, "--timeout", "1")
     assert told.code == 3
     assert "may be deployed later" in told.out
     assert reply_queues(sqs) == []
@@ -118,10 +95,14 @@ def test_several_at_once_each_get_their_own_answer(
     image = app_image("1")
     make_container(image, "api")
     service.start()
-    elsewhere = [image.replace("/api:", f"/other{n}:") for n in range(3)]
-    processes = [command.start(one, "--json") for one in (image, *elsewhere)]
-    told = [Ended(process) for process in processes]
-    assert [one.code for one in told] == [0, 1, 1, 1]
-    names = [json.loads(one.out)["ImageName"] for one in told]
-    assert names == [one.rpartition(":")[0] for one in (image, *elsewhere)]
+    name = image.rpartition(":")[0]
+    asked = [image, f"{name}:none", *(image.replace("/api:", f"/other{n}:") for n in range(3))]
+    told = command.side_by_side(*([one, "--json"] for one in asked))
+    results = [Result.from_json(one.out) for one in told]
+    assert [f"{one.image_name}:{one.image_tag}" for one in results] == asked
+    assert [one.code for one in told] == [0, 1, 1, 1, 1]
+    assert [one.outcome for one in results] == ["unchanged", "failed", *["not_here"] * 3]
+    unknown, nowhere = results[1], results[2]
+    assert re.search("no such|not found|unknown", unknown.error)
+    assert (unknown.will_retry, nowhere.will_retry) == (False, True)
     assert reply_queues(sqs) == []

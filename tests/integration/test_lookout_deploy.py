@@ -68,7 +68,7 @@ def died(result: Result) -> Iterable[Result]:
 def test_a_good_deploy_ends_with_0_and_shows_how_it_went(
     command: Command, answering: Answering, sqs: LocalSqs
 ) -> None:
-    told = command(IMAGE)
+    told = Ended.of(command.start(IMAGE))
     assert told.code == 0, told.err
     (asked,) = answering.asked
     assert re.fullmatch(r".*/lookout-reply-[0-9a-f]{32}", asked.pop("ReplyQueueUrl"))
@@ -97,16 +97,18 @@ def test_all_that_can_be_asked_for_is_in_the_message(command: Command, answering
     assert second["DeployTimeSeconds"] == 9
 
 
-@pytest.mark.parametrize("outcome", Outcome)
-def test_the_exit_code_tells_whether_the_image_runs(
-    sqs: LocalSqs, queue_url: str, command: Command, outcome: Outcome
-) -> None:
+def test_the_exit_code_tells_whether_the_image_runs(sqs: LocalSqs, queue_url: str, command: Command) -> None:
     good = ("deployed", "unchanged", "superseded", "ignored")
-    with Answering(sqs.environment(), queue_url, lambda result: [ended(result, outcome, will_retry=True)]):
-        told = command(IMAGE)
-    assert told.code == (0 if outcome in good else 1)
-    assert outcome.replace("_", " ") in told.out
-    assert ("it will be tried again" in told.out) == (outcome not in good)
+
+    def by_the_tag(result: Result) -> Iterable[Result]:
+        yield ended(result, Outcome(result.image_tag), will_retry=True)
+
+    with Answering(sqs.environment(), queue_url, by_the_tag):
+        every = command.side_by_side(*([f"ghcr.io/acme/api:{outcome}"] for outcome in Outcome))
+    for outcome, told in zip(Outcome, every, strict=True):
+        assert told.code == (0 if outcome in good else 1), outcome
+        assert re.search(rf"^outcome +{outcome.replace('_', ' ')}", told.out, re.MULTILINE)
+        assert ("it will be tried again" in told.out) == (outcome not in good), outcome
 
 
 def test_a_bad_ending_shows_the_reason_and_the_log_of_the_application_which_can_do_no_harm(
@@ -135,7 +137,7 @@ def test_progress_without_a_result_is_told_at_the_end(
     sqs: LocalSqs, queue_url: str, command: Command
 ) -> None:
     with Answering(sqs.environment(), queue_url, lambda result: [pulling(result, 50)]):
-        told = command(IMAGE, "--timeout", "3", "--json")
+        told = command(IMAGE, "--timeout", "2", "--json")
     assert told.code == 3
     document = json.loads(told.out)
     assert document["Outcome"] == "no_answer"
@@ -165,14 +167,13 @@ def test_json_holds_nothing_that_github_takes_for_a_command(
 
 
 def test_no_wait_only_sends_and_prints_the_id(command: Command, sqs: LocalSqs, queue_url: str) -> None:
-    told = command(IMAGE, "--no-wait")
-    (message,) = sqs.receive(queue_url)
-    assert (told.code, told.out) == (0, f"{message['MessageId']}\n")
-    assert json.loads(message["Body"]) == {"ImageName": "ghcr.io/acme/api", "ImageTag": "2"}
-    document = json.loads(command(IMAGE, "--no-wait", "--json").out)
-    assert document["Outcome"] == "sent"
-    time.sleep(2)  # until the first one is visible again
-    assert document["MessageId"] in [message["MessageId"] for message in sqs.receive(queue_url)]
+    told, as_json = command.side_by_side([IMAGE, "--no-wait"], [IMAGE, "--no-wait", "--json"])
+    document = json.loads(as_json.out)
+    assert (told.code, as_json.code, document["Outcome"]) == (0, 0, "sent")
+    messages = {message["MessageId"]: message["Body"] for message in sqs.receive(queue_url)}
+    assert messages.keys() == {told.out.removesuffix("\n"), document["MessageId"]}
+    for body in messages.values():
+        assert json.loads(body) == {"ImageName": "ghcr.io/acme/api", "ImageTag": "2"}
     assert reply_queues(sqs) == []
 
 
@@ -243,7 +244,7 @@ def test_a_terminal_that_knows_few_characters_is_shown_what_it_can(
     sqs: LocalSqs, queue_url: str, command: Command
 ) -> None:
     with Answering(sqs.environment(), queue_url, died):
-        told = command(IMAGE, PYTHONIOENCODING="ascii")
+        told = Ended.of(command.start(IMAGE, PYTHONIOENCODING="ascii"))
     assert told.code == 1, told.err
     assert "  | [bold]loud[/bold] 100%?" in told.lines
 
@@ -267,7 +268,7 @@ def test_a_signal_ends_the_waiting_and_removes_the_queue(
     assert process.stdout.readline().startswith("sent as ")
     assert len(reply_queues(sqs)) == 1
     process.send_signal(getattr(signal, name))
-    told = Ended(process)
+    told = Ended.of(process)
     assert told.code == code
     assert "the deploy goes on without anybody watching" in told.err
     assert reply_queues(sqs) == []
@@ -288,7 +289,7 @@ def test_a_signal_in_the_middle_of_making_the_queue_leaves_none_and_sends_nothin
         return fault if queue_line.calls["CreateQueue"] == 1 else None
 
     queue_line.choose = choose
-    told = Ended(process)
+    told = Ended.of(process)
     assert queue_line.calls["CreateQueue"] == 1
     assert told.code == code
     assert "nothing was sent" in told.err
@@ -311,7 +312,7 @@ def test_a_second_signal_does_not_keep_the_queue_from_being_removed(
     assert process.stdout
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    assert Ended(process).code == 130
+    assert Ended.of(process).code == 130
     assert reply_queues(sqs) == []
 
 
@@ -330,7 +331,7 @@ def test_a_signal_that_whoever_started_it_ignores_is_ignored(
         return None
 
     queue_line.choose = choose
-    assert Ended(process).code == 0
+    assert Ended.of(process).code == 0
 
 
 def test_a_line_that_fails_at_times_only_delays(
@@ -347,12 +348,13 @@ def test_a_queue_that_is_not_known_yet_is_waited_for(
     command: Command, answering: Answering, sqs: LocalSqs, queue_line: FaultySqs
 ) -> None:
     """The line hides the reply queue at first, as SQS may."""
-    begun = time.monotonic()
+    left = [4]  # calls that it hides
     hidden = {"ReceiveMessage", "GetQueueAttributes"}
     pass_on = queue_line._pass_on
 
     async def young(request: Any, parameters: Json) -> Any:
-        if request.headers["X-Amz-Target"].rpartition(".")[2] in hidden and time.monotonic() < begun + 4:
+        if left[0] and request.headers["X-Amz-Target"].rpartition(".")[2] in hidden:
+            left[0] -= 1
             parameters = parameters | {"QueueUrl": f"{parameters['QueueUrl']}-young"}
         return await pass_on(request, parameters)
 
@@ -391,7 +393,7 @@ def test_where_no_retry_comes_in_time_the_last_result_counts(
         yield ended(result, Outcome.NOT_HERE, error="no container", will_retry=True)
 
     with Answering(sqs.environment(), queue_url, fails):
-        told = command(IMAGE, "--wait-for-retries", "--timeout", "3", "--json")
+        told = command(IMAGE, "--wait-for-retries", "--timeout", "2", "--json")
     assert told.code == 1
     assert json.loads(told.out)["Outcome"] == "not_here"
 
@@ -533,19 +535,19 @@ WITHOUT_RICH = "import sys; sys.modules['rich'] = None; from lookout.cli import 
 def test_without_rich_the_extra_is_named_and_nothing_is_sent(
     command: Command, answering: Answering, sqs: LocalSqs, queue_url: str
 ) -> None:
-    told = Ended(command.start(IMAGE, program=WITHOUT_RICH))
+    told = Ended.of(command.start(IMAGE, program=WITHOUT_RICH))
     assert (told.code, told.out) == (2, "")
     assert "lookout[cli]" in told.err
     assert answering.asked == []
-    for option in ("--json", "--no-wait"):
-        assert Ended(command.start(IMAGE, option, program=WITHOUT_RICH)).code == 0
+    others = [command.start(IMAGE, option, program=WITHOUT_RICH) for option in ("--json", "--no-wait")]
+    assert [Ended.of(process).code for process in others] == [0, 0]
 
 
 BROKEN = "import lookout.sender as s; s.fault = None; from lookout.cli import main; raise SystemExit(main())"
 
 
 def test_an_error_of_the_command_itself_is_no_result(command: Command) -> None:
-    told = Ended(command.start(IMAGE, "--json", program=BROKEN))
+    told = Ended.of(command.start(IMAGE, "--json", program=BROKEN))
     assert (told.code, told.out) == (1, "")
     assert "please report it" in told.err
 
@@ -556,19 +558,18 @@ IMPORTED = (
 )
 
 
-@pytest.mark.parametrize("option", ["--json", "--no-wait", "--deploy-time=5"])
-def test_nothing_is_imported_that_only_the_daemon_needs(
-    command: Command, answering: Answering, option: str
-) -> None:
-    told = Ended(command.start(IMAGE, option, program=IMPORTED))
-    assert told.code == 0
-    imported = set(told.err.split())
-    assert "lookout.sender" in imported
-    unneeded = {"aiodocker", "lookout.app", "lookout.engine", "lookout.deployer", "prometheus_client"}
-    unneeded |= {"structlog", "lookout.ecr", "lookout.planner"}
-    if option in ("--json", "--no-wait"):
-        unneeded |= {"rich", "rich.console"}
-    assert imported & unneeded == set()
+def test_nothing_is_imported_that_only_the_daemon_needs(command: Command, answering: Answering) -> None:
+    options = ("--json", "--no-wait", "--deploy-time=5")
+    processes = [command.start(IMAGE, option, program=IMPORTED) for option in options]
+    for option, told in zip(options, map(Ended.of, processes), strict=True):
+        assert told.code == 0
+        imported = set(told.err.split())
+        assert "lookout.sender" in imported
+        unneeded = {"aiodocker", "lookout.app", "lookout.engine", "lookout.deployer", "prometheus_client"}
+        unneeded |= {"structlog", "lookout.ecr", "lookout.planner"}
+        if option in ("--json", "--no-wait"):
+            unneeded |= {"rich", "rich.console"}
+        assert imported & unneeded == set(), option
 
 
 def test_a_reader_that_goes_away_changes_nothing(
@@ -599,7 +600,7 @@ def test_the_reply_queue_keeps_messages_for_as_long_as_somebody_waits(
     told = sqs._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["MessageRetentionPeriod"])
     assert told["Attributes"]["MessageRetentionPeriod"] == "500"
     process.send_signal(signal.SIGINT)
-    assert Ended(process).code == 130
+    assert Ended.of(process).code == 130
 
 
 def policy() -> Json:

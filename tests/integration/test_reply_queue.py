@@ -37,7 +37,7 @@ def none_before(sqs: LocalSqs) -> None:
     remove_reply_queues(sqs)
 
 
-async def test_twenty_who_share_a_queue_each_get_their_own_answer(
+async def test_ten_who_share_a_queue_each_get_their_own_answer(
     sqs: LocalSqs, queue_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key, value in sqs.environment().items():
@@ -46,7 +46,7 @@ async def test_twenty_who_share_a_queue_each_get_their_own_answer(
     for _ in range(12):
         sqs.send(url, "garbage")
     settings = QueueSettings(SqsQueueUrl=queue_url)  # type: ignore[call-arg]
-    sending = [new_sender(settings, url, str(tag)) for tag in range(20)]
+    sending = [new_sender(settings, url, str(tag)) for tag in range(10)]
 
     def answers(result: Result) -> Iterable[Result]:
         yield from (pulling(result, percent) for percent in (1, 50, 99))
@@ -55,7 +55,7 @@ async def test_twenty_who_share_a_queue_each_get_their_own_answer(
     with Answering(sqs.environment(), queue_url, answers):
         await asyncio.gather(*(one.deploy(90) for one in sending))
     told = [one.watch.result.error if one.watch.result else "" for one in sending]
-    assert told == [f"of {tag}" for tag in range(20)]
+    assert told == [f"of {tag}" for tag in range(10)]
     assert all(one.watch.result and one.watch.result.message_id == one.message_id for one in sending)
     left: dict[str, str] = {}
     deadline = time.monotonic() + 60
@@ -183,12 +183,14 @@ async def test_a_cancelled_sender_leaves_no_queue(sqs: LocalSqs, queue: Queue) -
 async def test_a_sender_that_is_cancelled_while_the_queue_is_made_leaves_none(
     sqs: LocalSqs, queue_url: str, queue_line: FaultySqs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pass_on = queue_line._pass_on
+    pass_on, done = queue_line._pass_on, []
 
     async def late(request: object, parameters: dict[str, object]) -> object:
         if "QueueName" in parameters:
-            await asyncio.sleep(3.5)
-        return await pass_on(request, parameters)  # type: ignore[arg-type]
+            await asyncio.sleep(2.5)  # longer than a queue that is not there yet is tried to be removed
+        answer = await pass_on(request, parameters)  # type: ignore[arg-type]
+        done.extend(["made"] if "QueueName" in parameters else [])
+        return answer
 
     monkeypatch.setattr(queue_line, "_pass_on", late)
 
@@ -203,7 +205,7 @@ async def test_a_sender_that_is_cancelled_while_the_queue_is_made_leaves_none(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await asyncio.sleep(3.5)
+    await until(lambda: done)
     assert queue_line.calls["CreateQueue"] == 1
     assert names(sqs) == set()
 

@@ -464,18 +464,18 @@ def test_it_says_at_its_start_what_it_manages_and_what_it_leaves_alone(
     assert not [event for event in lookout.events if event["level"] == "warning"]
 
 
-def test_it_warns_at_its_start_of_each_permission_that_is_missing_and_polls_all_the_same(
+def test_it_warns_of_each_permission_that_is_missing_once_and_polls_all_the_same(
     start: Start, send: Send, sqs: LocalSqs
 ) -> None:
     receiving = {"Effect": "Allow", "Action": "sqs:ReceiveMessage", "Resource": "*"}
-    dead = sqs.create_queue(f"test-{secrets.token_hex(4)}")
+    message = send("127.0.0.1:5000/nobody/api:1")
     with sqs.enforce_iam({"Version": "2012-10-17", "Statement": [receiving]}) as environment:
-        lookout = start(DeadLetterQueueUrl=dead, **environment)
+        lookout = start(**environment)
         told = "a permission is missing; add this statement to the policy"
         lookout.wait_for(told, level="warning", action="sqs:DeleteMessage", queue="SqsQueueUrl")
-        lookout.wait_for(told, level="warning", action="sqs:SendMessage", queue="DeadLetterQueueUrl")
+        lookout.wait_for("received", message_id=message)
         until(lambda: any("not allowed to extend" in event["event"] for event in lookout.events))
-    lookout.wait_for("received", message_id=send("127.0.0.1:5000/nobody/api:1"))
-    warnings = [event["statement"] for event in lookout.events if event["level"] == "warning"]
-    assert len(warnings) == 3
-    assert sum("sqs:ChangeMessageVisibility" in statement for statement in warnings) == 1
+    warnings = [event["statement"] for event in lookout.events if "statement" in event]
+    for action in ("DeleteMessage", "ChangeMessageVisibility"):
+        assert sum(action in statement for statement in warnings) == 1
+    assert len(warnings) == 2
