@@ -67,7 +67,7 @@ def main(pace: "Pace | None" = None) -> int:
         if arguments.command == "deploy":  # its output is for results alone
             structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         structlog.stdlib.get_logger(__name__).critical("ended by an error; please report it", exc_info=True)
-        return CRASHED
+        return UNANSWERED if arguments.command == "deploy" else CRASHED
 
 
 def _run(pace: "Pace | None") -> int:
@@ -103,16 +103,17 @@ def _check() -> int:
     queue, engine, wrong = settings.load_for_check()
     log.configure(settings.LogLevel.ERROR, settings.LogFormat.TEXT, sys.stderr)
 
-    async def show() -> bool:
-        problems = [findings.problem("settings", line) for line in wrong]
-        for one in problems:
-            _show(str(one))
+    async def show() -> findings.Summary:
+        summary = findings.Summary()
+        for line in wrong:
+            _show(str(summary.counted(findings.problem("settings", line))))
         async for one in app.check(queue, engine):
-            _show(str(one))
-            problems += [one] if one.level is findings.Level.PROBLEM else []
-        return not problems
+            _show(str(summary.counted(one)))
+        return summary
 
-    return DONE if asyncio.run(show()) else CRASHED
+    summary = asyncio.run(show())
+    _show(str(summary))
+    return CRASHED if summary.problems else DONE
 
 
 def _deploy(arguments: argparse.Namespace) -> int:

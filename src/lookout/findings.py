@@ -29,6 +29,24 @@ class Finding:
         return f"{self.level:<8} {self.about}: {discreet(said)}"
 
 
+@dataclass
+class Summary:
+    """How many of what was found need a person."""
+
+    problems: int = 0
+    remarks: int = 0
+
+    def counted(self, finding: Finding) -> Finding:
+        self.problems += finding.level is Level.PROBLEM
+        self.remarks += finding.level is Level.REMARK
+        return finding
+
+    def __str__(self) -> str:
+        counts = ((self.problems, "problem"), (self.remarks, "remark"))
+        told = [f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count]
+        return ", ".join(told) or "all is well"
+
+
 def ok(about: str, text: str) -> Finding:
     return Finding(Level.OK, about, text)
 

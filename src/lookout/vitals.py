@@ -133,7 +133,11 @@ class Vitals:
 
     def problem(self) -> str:
         """What is wrong, in one line; empty where all is well."""
-        return self._engine_problem() or self._poll_problem() or discreet(self.held.overdue(), longest=_LONGEST_REASON)
+        return (
+            self._engine_problem()
+            or self._poll_problem()
+            or discreet(self.held.overdue(), longest=_LONGEST_REASON)
+        )
 
     def _engine_problem(self) -> str:
         if self._engine.failed >= FAILURES:

@@ -102,6 +102,7 @@ def test_where_all_is_set_up_it_names_each_container_and_ends_with_0(
     api, other = make_container(image, "api"), make_container(image, "other", "--label=lookout.enable=false")
     done = check("-m", "lookout")
     assert problems(done) == []
+    assert done.out.splitlines()[-1] == f"{len(lines(done, 'remark'))} remark"
     good = lines(done, "ok")
     assert f"container: {api} ({image}) is replaced when its image is deployed" in good
     assert f"registry: 127.0.0.1:5000 shows {image}" in good

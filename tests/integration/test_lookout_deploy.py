@@ -1,5 +1,6 @@
 """`lookout deploy`: the real command on a real queue; a thread plays the Lookout that answers."""
 
+import asyncio
 import json
 import os
 import pty
@@ -128,9 +129,11 @@ def test_no_answer_in_time_ends_with_3_and_says_that_it_may_be_deployed_later(
 ) -> None:
     told = command(IMAGE, "--timeout", "1")
     assert told.code == 3
-    assert "no answer within 1 s; no Lookout has told of it" in told.out
+    assert "no answer within 1 s; no Lookout has told of it; does one run on this queue" in told.out
     assert "may be deployed later" in told.out
     assert reply_queues(sqs) == []
+    told = command(IMAGE, "--timeout", "1", "--host-id", "web-9")
+    assert "does a Lookout with the HostId 'web-9' run?" in told.out
 
 
 def test_progress_without_a_result_is_told_at_the_end(
@@ -209,8 +212,56 @@ def test_a_reply_queue_that_is_not_for_replies_or_not_there_is_refused(
 ) -> None:
     told = command(IMAGE, "--reply-queue", f"{queue_url.rpartition('/')[0]}/{name}")
     assert told.code == 2
-    assert "reply queue" in told.err or "ReplyQueueUrl" in told.err
+    assert "reply queue" in told.err or "error: --reply-queue names a queue" in told.err
     assert sqs.count(queue_url) == (0, 0)
+
+
+def test_a_complaint_names_the_option(command: Command) -> None:
+    assert "error: --digest is not a digest; expected " in command(IMAGE, "--digest", "sha256:abc").err
+
+
+def test_a_server_that_never_answers_does_not_hold_it_much_longer_than_its_timeout(
+    command: Command, queue_line: FaultySqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call may be under way when the time is over, and one more removes what it may have made."""
+
+    async def never(*_: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(queue_line, "_pass_on", never)
+    told = command(IMAGE, "--timeout", "1", AWS_ENDPOINT_URL_SQS=queue_line.endpoint)
+    assert (told.code, told.out) == (2, "")
+    assert "no reply queue can be made: SQS did not answer within 5 s; nothing was sent" in told.err
+    assert queue_line.calls == {"CreateQueue": 1, "DeleteQueue": 1}
+
+
+@pytest.mark.parametrize(("out", "code"), [(">&-", 0), (">/dev/full", 3)])
+def test_what_cannot_be_printed_is_no_failure_of_the_deploy_but_no_answer_either(
+    command: Command, answering: Answering, tmp_path: Path, out: str, code: int
+) -> None:
+    """Where nobody wants to read it, there is nothing to miss; a full disk is another matter."""
+    line = f"exec {sys.executable} -m lookout deploy {IMAGE} --json {out}"
+    told = subprocess.run(
+        ["sh", "-c", line],
+        env=command.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONG,
+    )
+    assert told.returncode == code, told.stderr
+    assert ("cannot write: No space left on device" in told.stderr) == (code == 3)
+    assert len(answering.asked) == 1
+
+
+def test_twenty_at_once_each_get_their_own_answer(command: Command, sqs: LocalSqs, queue_url: str) -> None:
+    with Answering(sqs.environment(), queue_url) as answering:
+        told = command.side_by_side(*([f"ghcr.io/acme/api:{tag}", "--json"] for tag in range(20)))
+    assert [one.code for one in told] == [0] * 20
+    assert [json.loads(one.out)["ImageTag"] for one in told] == [str(tag) for tag in range(20)]
+    assert len(answering.asked) == 20
+    assert reply_queues(sqs) == []
 
 
 def test_wrong_settings_end_with_2_and_one_line_for_each(command: Command) -> None:
@@ -252,6 +303,7 @@ def test_a_terminal_that_knows_few_characters_is_shown_what_it_can(
 def test_a_queue_that_is_not_there_ends_with_2(command: Command, sqs: LocalSqs, queue_url: str) -> None:
     told = command(IMAGE, SqsQueueUrl=f"{queue_url}-gone")
     assert told.code == 2
+    assert f"there is no queue {queue_url}-gone; check SqsQueueUrl and AWS_REGION" in told.err
     assert "nothing was sent" in told.err
     assert reply_queues(sqs) == []
 
@@ -548,7 +600,7 @@ BROKEN = "import lookout.sender as s; s.fault = None; from lookout.cli import ma
 
 def test_an_error_of_the_command_itself_is_no_result(command: Command) -> None:
     told = Ended.of(command.start(IMAGE, "--json", program=BROKEN))
-    assert (told.code, told.out) == (1, "")
+    assert (told.code, told.out) == (3, "")
     assert "please report it" in told.err
 
 

@@ -463,9 +463,7 @@ def test_without_the_permission_to_send_results_the_log_says_what_to_add_and_dep
             denied = lookout.wait_for("result not sent", queue=url)
             assert denied["level"] == "error"
             assert "sqs:SendMessage" in denied["statement"]
-        deadline = time.monotonic() + WITHIN
-        while "DeleteMessage" not in sqs.log() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        assert lookout.terminate(ENDED_WITHIN) == 0
     service.wait_until_settled()
 
 

@@ -257,7 +257,7 @@ def test_a_rollback_that_failed_is_spelled_for_people() -> None:
     result = replace(RESULT, outcome=Outcome.ROLLBACK_FAILED, containers=(report,))
     lines = list(as_lines(verdict(result), terminal=False))
     assert lines[0] == "outcome   rollback failed"
-    assert lines[-1] == "web        rollback failed  - -> -  1.3 s"
+    assert lines[-1] == "web        rollback failed  -      1.3 s"
 
 
 def test_the_json_of_no_answer_has_the_last_progress_and_is_no_result_of_lookout() -> None:
