@@ -31,7 +31,7 @@ send: .venv/.ready ## put a message on that queue: make send IMAGE=ghcr.io/acme/
 
 # More workers than processors, since many of these tests mostly wait.
 test: lint ## all that must pass: format, types, unit, integration
-	$(BIN)/pytest -n 6
+	$(BIN)/pytest -n 8 --dist worksteal
 
 compat: ENGINE = trixie forky forky-containerd
 compat: export LOOKOUT_TEST_COMPAT = 1

@@ -28,7 +28,7 @@ from lookout.sqs import Queue
 from lookout.unbroken import ended, unless
 
 TELL_EVERY = 1.0  # seconds between two events of progress
-RETRY_PAUSE = 5.0  # seconds between two tries at most
+RETRY_PAUSE = 1.0  # seconds between two tries at most
 RESULT_PATIENCE = 20.0  # seconds for the result queue, whose reader counts on hearing of everything
 REPLY_PATIENCE = 5.0  # seconds for a reply queue: any sender can name one, and none may hold up others
 NEW_QUEUE = 2.0  # seconds in which a queue that was only just made may not be known everywhere
@@ -52,6 +52,10 @@ class _Waiting:
 
     telling: asyncio.Task[bool]
     until: float  # when the next one may follow
+
+
+class _OutOfTime(QueueError):
+    """The time for all tries was over in the middle of one."""
 
 
 class Replies:
@@ -129,10 +133,11 @@ class Replies:
 
     async def _insist(self, url: str, message: Message, result: Result, patience: float) -> None:
         """Try for so many seconds, or until Lookout stops."""
-        began = time.monotonic()
+        began, errors = time.monotonic(), list[BaseException]()
 
         def is_over(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
+            errors[:] = [error] if error else []
             longest = min(NEW_QUEUE, patience) if isinstance(error, NoSuchQueue) else patience
             return self._stopping.is_set() or time.monotonic() - began >= longest
 
@@ -144,7 +149,10 @@ class Replies:
             reraise=True,
         )
         step: Coroutine[Any, Any, None] = sending(self._send_fitting, url, message, result, str(uuid.uuid4()))
-        await self._in_time(asyncio.create_task(step, name=f"result {message.id}"), patience)
+        try:
+            await self._in_time(asyncio.create_task(step, name=f"result {message.id}"), patience)
+        except _OutOfTime:
+            raise [*errors, QueueError("SQS did not answer in time")][0] from None
 
     async def _in_time(self, sending: asyncio.Task[None], patience: float) -> None:
         stop: asyncio.Task[Any] = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -154,7 +162,7 @@ class Replies:
             if self._stopping.is_set():
                 await asyncio.wait({sending}, timeout=LAST_WORDS)
             if not sending.done():
-                raise QueueError("SQS did not answer in time")
+                raise _OutOfTime
             sending.result()
         finally:
             stop.cancel()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from structlog.testing import capture_logs
 from tests.unit.bench import message
 
 from lookout.errors import QueueError
@@ -67,6 +68,15 @@ async def test_a_reply_queue_that_does_not_answer_is_given_up_soon_and_the_resul
         await made(client, reply_patience=0.1).tell(ENDING)
     assert 0.1 <= time.monotonic() - began < 60
     assert client.outcomes("results") == ["rolled_back"]
+
+
+async def test_what_was_wrong_is_said_where_the_time_is_over_in_a_pause() -> None:
+    client = Client()
+    gone = ClientError({"Error": {"Code": "QueueDoesNotExist"}}, "SendMessage")
+    client.refuses = {"reply": [gone] * 10_000}
+    with capture_logs() as logs:
+        await made(client, result_queue_url=None, reply_patience=0.1, retry_pause=3600).tell(ENDING)
+    assert [(event["event"], event["log_level"]) for event in logs] == [("result not sent", "info")]
 
 
 async def test_once_lookout_is_asked_to_stop_a_result_has_little_time_left(
