@@ -216,7 +216,7 @@ async def test_a_registry_that_is_away_fails_for_now(
     image = f"127.0.0.1:5999/test-{secrets.token_hex(4)}/api"
     make_image(engine, f"{image}:1")
     make_container(f"{image}:1", "api")
-    report = await deploy(f"{image}:2")
+    report = await deploy(f"{image}:2", pull_timeout=3)
     assert (report.outcome, report.transient) == (Outcome.FAILED, True)
 
 

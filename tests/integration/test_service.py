@@ -26,7 +26,7 @@ Start = Callable[..., RunningLookout]
 Send = Callable[..., str]
 
 GRACE = 8  # seconds: the default of StopGraceSeconds
-A_LITTLE = 4  # seconds for an interpreter to end on a busy machine
+A_LITTLE = 8  # seconds for an interpreter to end on a busy machine
 
 
 @pytest.fixture
