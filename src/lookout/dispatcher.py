@@ -145,6 +145,7 @@ class Dispatcher:
         with bound_contextvars(message_id=message.id, image=str(image)):
             log.info("deploying")
             report: Report | None = None
+            cancelled: asyncio.CancelledError | None = None
             began, begun = datetime.now(UTC), time.monotonic()
             try:
                 async with self._replies.following(delivery) as course:
@@ -152,15 +153,17 @@ class Dispatcher:
             except Interrupted:
                 await self._give_back(message)
                 return
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as exc:
                 if report is None:
                     await self._give_back(message)
                     raise
-                # It has ended: its end must be told, and not come again.
+                cancelled = exc  # it has ended: its end must be told, and not come again
             if report.outcome in (Outcome.DEPLOYED, Outcome.UNCHANGED):
                 self._deployed[image.name] = message.origin
             took = (began, time.monotonic() - begun)
             await unbroken(self._settler.settle(message, report, delivery.request, took=took))
+            if cancelled:
+                raise cancelled
 
     async def _report(self, request: DeployRequest, course: Course) -> Report:
         try:

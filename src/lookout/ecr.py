@@ -18,7 +18,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnection
 
-from lookout.aws import DENIED, NO_CREDENTIALS, EcrRegistry, said
+from lookout.aws import DENIED, NO_CREDENTIALS, EcrRegistry, said, statement
 from lookout.credentials import ECR_TOKEN, Credentials
 from lookout.errors import AccessFailed, PullFault
 
@@ -26,7 +26,7 @@ LIFE = 43200.0  # seconds that a token of ECR lives
 EARLY = 3600.0  # seconds before its end in which it is renewed, so that no pull outlives its token
 DEADLINE = 20.0  # seconds for one call
 
-PERMISSION = '{"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}'
+PERMISSION = statement("ecr:GetAuthorizationToken", "*")
 
 _THROTTLED = ("ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException")
 _SERVER_ERROR = 500

@@ -195,7 +195,7 @@ class Leases:
                 self._drop(message)
         for message_id, error in failures.items():
             if isinstance(error, QueueDenied):
-                self.note_denial(error)
+                self._note_denial(error)
                 continue
             log.warning(
                 "message not released; it comes back when its lease ends",
@@ -294,7 +294,7 @@ class Leases:
         self._vitals.renewal_failed()
         self._last_error = str(error)
         if isinstance(error, QueueDenied):
-            self.note_denial(error)
+            self._note_denial(error)
             return
         lease.renew_at = time.monotonic() + min(RETRY_RENEWAL, lease.length / 4)
         if (is_gone := isinstance(error, HandleGone)) or time.monotonic() >= lease.deadline:
@@ -313,7 +313,7 @@ class Leases:
                 error=str(error),
             )
 
-    def note_denial(self, error: QueueDenied) -> None:
+    def _note_denial(self, error: QueueDenied) -> None:
         """From now on no lease is extended; said once."""
         if not self.denied:
             self.denied = True

@@ -319,6 +319,30 @@ async def test_what_is_settled_beside_and_does_not_end_does_not_hold_up_the_stop
     assert not [event for event in logs if event["log_level"] == "critical"]
 
 
+async def test_a_deploy_that_has_ended_is_settled_also_where_its_worker_is_cancelled_then(
+    bed: Bed, sqs: LocalSqs, monkeypatch: pytest.MonkeyPatch, logs: list[EventDict]
+) -> None:
+    """Else one that was rolled back would be given back to the queue, and stop the service once more."""
+    telling = asyncio.Event()
+
+    @asynccontextmanager
+    async def slow_to_end(_: Delivery) -> AsyncIterator[Course]:
+        yield Course()
+        telling.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bed.dispatcher._replies, "following", slow_to_end)
+    bed.deploys.end("acme/api:1", how=Report(Outcome.ROLLED_BACK, "why"))
+    await deliver(bed, sqs, "acme/api:1")
+    await telling.wait()
+    (worker,) = bed.dispatcher._workers.values()
+    worker.cancel()
+    await asyncio.wait({worker})
+    assert worker.cancelled()
+    assert said(logs, "rolled_back")
+    assert sqs.count(bed.queue.url) == (0, 0)
+
+
 async def test_a_deploy_that_ignores_every_request_to_end_does_not_hold_up_the_stop(
     bed: Bed, sqs: LocalSqs, logs: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:

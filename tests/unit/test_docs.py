@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_pascal
 from pydantic_core import PydanticUndefined
 from tests.unit import bodies
 
-from lookout import cli, pins, planner, ready, targets, verdict
+from lookout import cli, pins, planner, ready, replies, targets, verdict
 from lookout.heartbeat import HeartbeatFile
 from lookout.metrics import Metrics
 from lookout.model import ContainerReport, DeployRequest, Outcome, Phase
@@ -92,6 +92,11 @@ def rows_of_several(heading: str) -> list[list[str]]:
     section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| `")]
     return [re.findall(r"`(\w+)`", _cells(line)[0]) for line in lines]
+
+
+def test_how_long_a_result_is_tried_is_what_the_code_does() -> None:
+    patience = replies.RESULT_PATIENCE, replies.REPLY_PATIENCE
+    assert "{:.0f} s of tries ({:.0f} s for a reply queue)".format(*patience) in README
 
 
 def test_every_label_of_the_users_has_a_row() -> None:
