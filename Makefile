@@ -9,7 +9,7 @@ export PYTHONPATH := docker
 export LOOKOUT_TEST_SUITE = $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run send test compat crash fuzz lint unit integration format clean
+.PHONY: help demo run send image wheels pins test compat crash fuzz lint unit integration format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -28,6 +28,31 @@ run: .venv/.ready ## start Lookout with the settings in ./.env
 
 send: .venv/.ready ## put a message on that queue: make send IMAGE=ghcr.io/acme/api TAG=42
 	@$(BIN)/lookout deploy --no-wait "$(IMAGE):$(TAG)"
+
+image: IMAGE ?= lookout
+image: DOCKER ?= docker
+image: ## build Lookout's image, with the tag IMAGE=lookout; BUILD_FLAGS are docker build's
+	$(DOCKER) build --file docker/Dockerfile --tag $(IMAGE) $(BUILD_FLAGS) .
+
+# For this machine's architecture, and the Python of the Dockerfile's base image.
+wheels: ## download what the image is made of, so that `make image` needs no package index
+	rm -rf wheels
+	for pins in requirements build; do \
+	  $(PYTHON) -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: \
+	    --python-version 3.13 --implementation cp --abi cp313 --abi abi3 --abi none --platform any \
+	    --platform manylinux2014_$$(uname -m) --platform manylinux_2_28_$$(uname -m) \
+	    --requirement docker/image/$$pins.txt --dest wheels || exit 1; \
+	done
+
+# uv, since it knows the hashes of all platforms' wheels at once.
+PIN := .cache/uv/bin/uv pip compile --quiet --upgrade --python-platform linux --python-version 3.13 \
+  --generate-hashes --no-header --no-annotate --no-emit-index-url
+pins: ## choose the newest versions that the image may be made of, and write their hashes down
+	$(PYTHON) -m venv .cache/uv
+	.cache/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(PIN) --extra cli --output-file docker/image/requirements.txt pyproject.toml
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(PIN) --output-file docker/image/build.txt -
 
 # More workers than processors, since many of these tests mostly wait.
 test: lint ## all that must pass: format, types, unit, integration

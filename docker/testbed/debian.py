@@ -19,7 +19,7 @@ PACKAGES = {
         *("docker.io", "containerd", "runc", "tini", "docker-registry", "busybox-static", "iptables"),
         *("libdevmapper1.02.1", "libseccomp2", "libsystemd0", "libudev1"),
         *("libip4tc2", "libip6tc2", "libxtables12", "libmnl0", "libnftnl11"),
-        *("libnfnetlink0", "libnetfilter-conntrack3"),
+        *("libnfnetlink0", "libnetfilter-conntrack3", "mmdebstrap"),
     ),
     "trixie": ("docker.io", "docker-cli", "docker-compose", "containerd"),
     "forky": ("docker.io", "docker-cli", "docker-compose", "containerd"),
@@ -87,15 +87,20 @@ def _is_current(folder: Path, suite: str) -> bool:
     return stamp.is_file() and stamp.read_text().split() == list(PACKAGES[suite])
 
 
-def _unpack_into(folder: Path, suite: str) -> None:
+def source(suite: str) -> str:
+    """A suite of the machine's own mirror, as a line of sources.list."""
     _require_debian()
-    source = _machine_source()
+    return _machine_source().format(suite=suite)
+
+
+def _unpack_into(folder: Path, suite: str) -> None:
+    line = source(suite)
     for aborted in folder.parent.glob(f"{suite}-*"):
         shutil.rmtree(aborted, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{suite}-", dir=folder.parent) as directory:
         root = Path(directory, "root")
-        for package in _Apt(Path(directory), source.format(suite=suite)).download(PACKAGES[suite]):
-            _run(["dpkg-deb", "--extract", str(package), str(root)])
+        for package in _Apt(Path(directory), line).download(PACKAGES[suite]):
+            run(["dpkg-deb", "--extract", str(package), str(root)])
         if (root / "usr/sbin/xtables-nft-multi").exists():
             # Debian makes these links when it installs the package.
             for name in ("iptables", "ip6tables"):
@@ -146,7 +151,7 @@ class _Apt:
             "APT::Sandbox::User": "root",
         }
         flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        _run(["apt-get", "-qq", *flags, *arguments], cwd=self._directory)
+        run(["apt-get", "-qq", *flags, *arguments], cwd=self._directory)
 
 
 def _require_debian() -> None:
@@ -196,7 +201,8 @@ def _classic_source(text: str) -> str | None:
     return None
 
 
-def _run(command: Sequence[str], cwd: Path | None = None) -> None:
+def run(command: Sequence[str], cwd: Path | None = None) -> None:
+    """Run a program that needs the machine's mirror; raises Unavailable with what it said."""
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if result.returncode:
         raise Unavailable(

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -55,6 +56,12 @@ class Engine:
             "DOCKER_HOST": self.docker_host,
             "DOCKER_CONFIG": "/nonexistent",
         }
+
+    @property
+    def command(self) -> str:
+        """The docker command line for this engine, as a shell writes it."""
+        variables = (f"{name}={value}" for name, value in self._environment.items())
+        return shlex.join(["env", *variables, str(self._program)])
 
     def docker(self, *arguments: str, stdin: bytes = b"") -> str:
         """Run the docker command line and return its output, stripped; raises DockerFailed."""
@@ -218,6 +225,10 @@ class PrivateEngine(Engine):
         repository, tag = _parts(reference)
         query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
         return str(_last(self._call("POST", "/images/create", query, archive))["status"])
+
+    def load(self, archive: Path) -> None:
+        """Have the images of an archive that `docker save` has made."""
+        _last(self._call("POST", "/images/load", {"quiet": "1"}, archive.read_bytes()))
 
     def push(self, reference: str) -> None:
         repository, tag = _parts(reference)
