@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 #: What the image is made of.
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src", "docker/Dockerfile", "docker/image")
 TOOLS = ("Makefile", ".dockerignore")
+ITSELF = "docker/testbed/product.py"
 PINS = ("docker/image/requirements.txt", "docker/image/build.txt")
 
 #: The suite whose Python is that of the Dockerfile's own base image.
@@ -35,25 +36,25 @@ UNREAD = (
 CHANGES = ("ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin", 'CMD ["python"]')
 
 BASE = "lookout-test-base:1"
-REFERENCE = "lookout-test-itself:1"
+REFERENCE = "lookout-test-product:1"
 
 
 class BuildFailed(Exception):
     """The image cannot be built; says why."""
 
 
-def have(engine: PrivateEngine, reference: str) -> str:
-    """Let an engine have the image under this name, and its base as BASE; returns the image's id."""
-    engine.load(_archive())
-    engine.tag(REFERENCE, reference)
-    return engine.docker("image", "inspect", "--format={{.Id}}", reference)
+def have(engine: PrivateEngine) -> str:
+    """Let an engine have the image, and its base as BASE; returns the image's reference."""
+    if not engine.docker("images", "--quiet", REFERENCE):
+        engine.load(_archive())
+    return REFERENCE
 
 
 def _archive() -> Path:
     folder = debian.cache() / "product"
     folder.mkdir(parents=True, exist_ok=True)
     with debian.locked(folder / "lock"):
-        archive = folder / f"image-{_digest(*SOURCES, *TOOLS)}.tar"
+        archive = folder / f"image-{_digest(*SOURCES, *TOOLS, ITSELF)}.tar"
         if not archive.exists():
             for outdated in folder.glob("image-*"):
                 outdated.unlink()

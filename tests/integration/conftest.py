@@ -22,12 +22,14 @@ from lookout.engine import Engine
 from lookout.keychain import Keychain
 from lookout.model import Json, Report
 from lookout.sqs import Queue
+from testbed import product
 from testbed.debian import Unavailable
 from testbed.ecr import Ecr
 from testbed.engine import PrivateEngine, version
 from testbed.faultproxy import FaultProxy
 from testbed.faulty_registry import FaultyRegistry
 from testbed.faulty_sqs import FaultySqs
+from testbed.gate import Gate
 from testbed.images import make_image, push
 from testbed.registry import Registry
 from testbed.scripted_sqs import ScriptedSqs
@@ -295,6 +297,19 @@ def make_container(engine: PrivateEngine) -> Iterator[MakeContainer]:
 
     yield make
     engine.remove_all(label=f"lookout.test={run}")
+
+
+@pytest.fixture
+def product_image(engine: PrivateEngine) -> str:
+    """The reference of Lookout's own image, which the engine has; the first test that asks lets it be built."""
+    return product.have(engine)
+
+
+@pytest.fixture
+def gate(engine: PrivateEngine, sqs: LocalSqs) -> Iterator[Gate]:
+    """A way from the engine's containers to the queue server."""
+    with Gate(engine.sandbox, sqs.endpoint) as gate:
+        yield gate
 
 
 @pytest.fixture
