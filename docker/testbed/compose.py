@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from testbed.debian import BASE_SUITE, unpacked
+from testbed.debian import unpacked
 from testbed.engine import Engine
 
 Json = dict[str, Any]
 
-# The base suite has only Compose v1; the newest suite's v2 speaks to its engine too.
-SUITES = {BASE_SUITE: "forky"}
+#: Of Debian's suites, those with a Compose v2; each speaks to the engines of all of them.
+SUITES = ("trixie", "forky")
 
 
 class ComposeFailed(Exception):
@@ -25,7 +25,7 @@ class Compose:
     """A project with a name of its own: a compose file in a folder, and the variables in its .env."""
 
     def __init__(self, engine: Engine, suite: str, file: Path) -> None:
-        packages = unpacked(SUITES.get(suite, suite))
+        packages = unpacked(suite if suite in SUITES else SUITES[-1])
         self.name = f"lookout-test-{secrets.token_hex(4)}"
         self.file = file
         self._program = packages.program("docker-compose")

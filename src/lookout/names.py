@@ -17,6 +17,8 @@ RESTART = PREFIX + "restart"
 IMAGE = PREFIX + "image"
 #: What its predecessor was created from.
 OLD_IMAGE = PREFIX + "old-image"
+#: What its Compose file said, where that is not what this container was created from.
+COMPOSED_FROM = PREFIX + "composed-from"
 #: Paths of files in its own layer that were carried to it, as JSON.
 FILES = PREFIX + "files"
 #: Who is doing the swap.

@@ -8,19 +8,16 @@ import json
 import re
 from collections.abc import Iterator
 
-from lookout import layers, merge, mounts, names, networks, overrides, pins
+from lookout import compose, layers, merge, mounts, names, networks, overrides, pins
 from lookout.errors import CopyRefused
 from lookout.layers import NOTHING, Layer
-from lookout.model import Json, Reference
+from lookout.model import Json
 from lookout.names import name_of, policy_of
 from lookout.plan import Dropped, Plan
 from lookout.platforms import fits, platform_of_container, platform_of_image
 from lookout.surroundings import Surroundings
 
 __all__ = ["recreate"]
-
-#: Of compose: the id of the image that it has seen the container run on.
-COMPOSE_IMAGE = "com.docker.compose.image"
 
 #: The Config fields that a rule of this package decides. All others come from the user alone.
 RULED = {
@@ -98,6 +95,7 @@ def recreate(
             *networks.remarks(container, api, around),
             *ports,
             *layers.remarks(container, layer),
+            *compose.remarks(container, reference, around),
         ),
     )
 
@@ -118,20 +116,7 @@ def _labels(container: Json, said: Json, reference: str, image_id: str) -> Json:
     }
     if reference.startswith("sha256:"):
         swap[names.IMAGE] = names.reference_of(container)
-    return said | _compose_image(container, said, reference, image_id) | swap
-
-
-def _compose_image(container: Json, said: Json, reference: str, image_id: str) -> Json:
-    """Tell compose that the same tag means a new image now, or the next `up` recreates for nothing.
-
-    With another tag than its file has, compose must go on seeing the image that it has put there:
-    if it saw a new one it would bring the file's tag back.
-    """
-    old = Reference.parse(names.reference_of(container))
-    new = Reference.parse(reference)
-    same = old and new and (old.name, old.tag, old.digest) == (new.name, new.tag, new.digest)
-    moved = same and image_id != container["Image"]
-    return {COMPOSE_IMAGE: image_id} if moved and COMPOSE_IMAGE in said else {}
+    return said | compose.labels(container, reference, image_id) | swap
 
 
 def _host_config(container: Json, network_mode: str, around: Surroundings) -> Json:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.typing import EventDict
 
 from lookout.model import Json, Outcome, Report
-from testbed.compose import Compose, ComposeFailed
+from lookout.names import name_of
+from testbed.compose import SUITES, Compose, ComposeFailed
 from testbed.engine import PrivateEngine
 from testbed.images import make_image, push
 from testbed.registry import Registry
@@ -52,9 +54,11 @@ urlopen(Request(sys.argv[1], json.dumps(listed).encode(), headers, method="PUT")
 class Stack:
     """A sample as one person runs it: a project of its own, and a repository for each service's image."""
 
-    def __init__(self, engine: PrivateEngine, registry: Registry, make_deployer: MakeDeployer, file: Path):
+    def __init__(
+        self, engine: PrivateEngine, registry: Registry, make_deployer: MakeDeployer, file: Path, suite: str
+    ):
         self.engine = engine
-        self.compose = Compose(engine, engine.suite, file)
+        self.compose = Compose(engine, suite, file)
         self._repositories = f"{registry.host}/{self.compose.name.removeprefix('lookout-')}"
         self._make_deployer = make_deployer
         self._images: dict[str, list[str]] = {}
@@ -75,18 +79,18 @@ class Stack:
     def image(self, service: str, tag: str) -> str:
         return f"{self._repositories}/{service}:{tag}"
 
-    def make(self, tag: str, content: str = "") -> None:
-        """Push a tag of every service's image; it answers with `content`, or else with the tag."""
+    def make(self, tag: str, content: str = "", *services: str) -> None:
+        """Push a tag of every service's image, or of these; it answers with `content`, or else with the tag."""
         files = {"/www/index.html": (content or tag).encode()}
-        for service, changes in self._images.items():
-            make_image(self.engine, self.image(service, tag), changes=changes, files=files)
+        for service in services or self._images:
+            make_image(self.engine, self.image(service, tag), changes=self._images[service], files=files)
             push(self.engine, self.image(service, tag))
 
-    def make_list(self, tag: str, content: str) -> None:
+    def make_list(self, tag: str, content: str, *services: str) -> None:
         """As `make`, but as a list of images for platforms, which has a digest of its own."""
-        self.make(tag, content)
+        self.make(tag, content, *services)
         architecture = self.engine.docker("version", "--format={{.Server.Arch}}")
-        for service in self._images:
+        for service in services or self._images:
             host, _, path = self.image(service, tag).partition("/")
             url = f"http://{host}/v2/{path.removesuffix(f':{tag}')}/manifests/{tag}"
             self.engine.sandbox.run([sys.executable, "-I", "-c", LIST, url, architecture])
@@ -99,9 +103,11 @@ class Stack:
         self._variables |= variables
         self.compose.write(images | self._variables)
 
-    async def deploy(self, tag: str, *services: str, monitor: float = 0.5) -> dict[str, Report]:
+    async def deploy(
+        self, tag: str, *services: str, monitor: float = 0.5, keep: int | None = None
+    ) -> dict[str, Report]:
         """Deploy this tag of all services, or of these, side by side; the reports by service."""
-        deployer = self._make_deployer(deploy_time=30, monitor=monitor)
+        deployer = self._make_deployer(deploy_time=30, monitor=monitor, keep=keep)
         wanted = services or tuple(self._images)
         requests = [deployer.deploy(request_for(self.image(service, tag))) for service in wanted]
         return dict(zip(wanted, await asyncio.gather(*requests), strict=True))
@@ -118,21 +124,21 @@ class Stack:
         return self.engine.inside(container, *command)
 
 
-MakeStack = Callable[[str], Stack]
+MakeStack = Callable[..., Stack]
 
 
 @pytest.fixture
 def stack(
     engine: PrivateEngine, registry: Registry, make_deployer: MakeDeployer, tmp_path: Path
 ) -> Iterator[MakeStack]:
-    """A sample by its name, not started yet; it is removed when the test ends."""
+    """A sample by its name, not started yet; it is removed when the test ends. Compose is that of a suite."""
     made: list[Stack] = []
     before = volumes(engine)
 
-    def make(sample: str) -> Stack:
+    def make(sample: str, suite: str = engine.suite) -> Stack:
         folder = tmp_path / sample
         shutil.copytree(SAMPLES, folder)
-        made.append(Stack(engine, registry, make_deployer, folder / f"{sample}.yaml"))
+        made.append(Stack(engine, registry, make_deployer, folder / f"{sample}.yaml", suite))
         return made[-1]
 
     yield make
@@ -195,6 +201,22 @@ def up_again(stack: Stack) -> set[str]:
     return {name for name in before if before[name] != after[name]}
 
 
+def touched_by_up(stack: Stack, *arguments: str) -> set[str]:
+    """The names of the containers that `compose up` made anew, or started again."""
+    before = lives(stack)
+    stack.compose.up(*arguments)
+    after = lives(stack)
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def lives(stack: Stack) -> dict[str, tuple[str, str]]:
+    """Of the project's containers, by name: the id, and since when it runs."""
+    listed = stack.engine.listed(label=f"{PROJECT}={stack.compose.name}")
+    found = [stack.engine.inspected(container["Id"]) for container in listed]
+    return {name_of(container): (container["Id"], container["State"]["StartedAt"]) for container in found}
+
+
 def assert_own(stack: Stack, tag: str, **counts: int) -> None:
     """Compose sees all services running on that tag, each under the name that it gives, and no more."""
     listed = stack.compose.ps()
@@ -205,6 +227,17 @@ def assert_own(stack: Stack, tag: str, **counts: int) -> None:
     }
     assert {(c["Name"], c["Service"], c["Image"], c["State"]) for c in listed} == expected
     assert set(stack.compose.run("config", "--services").split()) == counts.keys()
+
+
+def remarks(logs: list[EventDict]) -> list[tuple[str, str]]:
+    """What was said of `docker compose up`, and of which container."""
+    said = [(event["container"], event["remark"]) for event in logs if event["event"] == "remark"]
+    return [(container, remark) for container, remark in said if "compose up" in remark]
+
+
+def has(stack: Stack, image: str) -> bool:
+    """Whether the engine has an image of this name."""
+    return bool(stack.engine.docker("images", "--quiet", image))
 
 
 def own_labels(container: Json) -> dict[str, str]:
@@ -537,30 +570,73 @@ async def test_all_replicas_are_replaced(stack: MakeStack, inspect: Inspect) -> 
     assert_own(shop, "2", worker=3)
 
 
-async def test_a_tag_that_moves_on_is_nothing_new_to_compose_afterwards(
-    stack: MakeStack, inspect: Inspect
+# After a deploy, with each version of Compose on each image store
+
+
+@pytest.mark.containerd
+@pytest.mark.parametrize("suite", SUITES)
+async def test_up_after_deploys_of_the_tag_in_the_file_and_of_others(
+    stack: MakeStack, inspect: Inspect, logs: list[EventDict], suite: str
 ) -> None:
-    """The images are lists for platforms, whose digest is the image's id in some image stores."""
-    shop = stack("replicas")
-    shop.prepare({"worker": []}, WORKERS="2")
-    shop.make_list("latest", "first")
+    shop = stack("afterwards", suite)
+    web, again, always, vpn, child, worker = map(
+        shop.container, ("web", "web", "always", "vpn", "child", "worker"), (1, 2, 1, 1, 1, 1)
+    )
+    shop.prepare({"app": [], "worker": []}, WORKER=shop.image("worker", "").rstrip(":"), TAG="1")
+    shop.make_list("latest", "first", "app")
+    shop.make("1", "", "worker")
     shop.point_to("latest")
     shop.compose.up()
-    names = [shop.container("worker", number) for number in (1, 2)]
-    assert {inspect(name)["Config"]["Labels"][IMAGE] for name in names} == {inspect(names[0])["Image"]}
-    assert not up_again(shop)
-    shop.make_list("latest", "second")
 
-    reports = await shop.deploy("latest")
-
-    assert reports["worker"].outcome is Outcome.DEPLOYED
-    for name in names:
+    # The tag of the file has moved on: its image is a list for platforms, whose digest some stores take for its id.
+    shop.make_list("latest", "second", "app")
+    reports = await shop.deploy("latest", "app")
+    assert set(reports["app"].containers) == {web, again, always, vpn, child}
+    for name in reports["app"].containers:
         assert shop.inside(name, "cat", "/www/index.html") == "second"
         assert inspect(name)["Config"]["Labels"][IMAGE] == inspect(name)["Image"]
-    assert not up_again(shop)
-    shop.compose.run("pull")
-    assert not up_again(shop)
-    assert_own(shop, "latest", worker=2)
+    assert [container for container, _ in remarks(logs)] == [child]
+    # Compose, too, makes what shares a network anew when the container that owns it is another one.
+    assert touched_by_up(shop) == {child}
+    assert touched_by_up(shop, "--pull=always") == set()
+
+    # Another tag, and the image of the file's is cleaned up: Compose pulls it for nothing.
+    logs.clear()
+    shop.make("2", "", "worker")
+    await shop.deploy("2", "worker", keep=0)
+    ((name, remark),) = remarks(logs)
+    assert name == worker
+    for known in ("worker:1", f"service worker of project {shop.compose.name}", str(shop.compose.file)):
+        assert known in remark
+    await until(lambda: not has(shop, shop.image("worker", "1")))
+    assert touched_by_up(shop) == set()
+    assert has(shop, shop.image("worker", "1"))
+    deployed = inspect(worker)
+    assert deployed["Config"]["Image"] == shop.image("worker", "2")
+
+    # The file learns of it: one more recreation, on the same image.
+    shop.point_to("latest", TAG="2")
+    assert touched_by_up(shop) == {worker}
+    assert inspect(worker)["Image"] == deployed["Image"]
+
+    # Another tag once more, and back to that of the file, which has moved meanwhile.
+    shop.make("3", "", "worker")
+    await shop.deploy("3", "worker")
+    shop.make("2", "moved", "worker")
+    logs.clear()
+    await shop.deploy("2", "worker")
+    assert not remarks(logs)
+    assert touched_by_up(shop) == set()
+    assert shop.inside(worker, "cat", "/www/index.html") == "moved"
+
+    # A change of the service, of which the file does not know the tag: that of the file comes back.
+    await shop.deploy("3", "worker")
+    shop.point_to("latest", LEVEL="debug")
+    assert touched_by_up(shop) == {worker}
+    assert inspect(worker)["Config"]["Image"] == shop.image("worker", "2")
+
+
+# Compose while a deploy goes on
 
 
 async def test_compose_in_the_middle_of_a_swap_does_harm_that_is_made_good(

@@ -288,31 +288,6 @@ def test_no_restart_policy_is_one_that_does_not_restart() -> None:
     assert json.loads(labels["lookout.swap.restart"])["Name"] == "no"
 
 
-@pytest.mark.parametrize(
-    ("created_from", "reference", "follows"),
-    [
-        ("app:v1", "app:v1", True),
-        ("app", "app:latest", True),
-        ("docker.io/library/app:v1", "app:v1", True),
-        ("app:v1", "app:v2", False),
-        ("app:v1@sha256:" + "0" * 64, "app:v1", False),
-        ("sha256:" + "0" * 64, "app:v1", False),
-    ],
-)
-def test_compose_learns_of_the_new_image_only_where_its_file_has_the_same_tag(
-    created_from: str, reference: str, follows: bool
-) -> None:
-    label = "com.docker.compose.image"
-    old = container(config={"Image": created_from, "Labels": {label: "sha256:old"}})
-    body = copied(old, reference=reference).body
-    assert body["Labels"][label] == (image("v2")["Id"] if follows else "sha256:old")
-    assert body["Image"] == reference
-
-
-def test_a_container_that_compose_does_not_know_gets_no_label_of_it() -> None:
-    assert "com.docker.compose.image" not in copied(container(), reference="app:v1").body["Labels"]
-
-
 @pytest.mark.parametrize("changes", [None, [], added("/run", "/run/secrets", "/srv/run/secrets/a", "/app/x")])
 def test_a_container_without_secrets_in_its_layer_carries_no_files(changes: list[Json] | None) -> None:
     assert copied(container(), changes=changes).archives == ()
