@@ -45,12 +45,13 @@ def remarks(container: Json, reference: str, around: Surroundings) -> Iterator[s
     known = {key: one_line(str(value)) for key, value in _labels(container).items()}
     service = f"service {known.get(SERVICE, '')} of project {known.get(PROJECT, '')}"
     if _has_drifted(container, reference):
-        old, new = _composed_from(container), _meant(container, reference)
+        new = Reference.parse(_meant(container, reference))
         files = f" ({known[FILES]})" if known.get(FILES) else ""
         folder = f"{known[FOLDER]}/.env" if known.get(FOLDER) else "its .env"
         yield (
-            f"Compose has {old} for {service}{files}: {_put_back(old, bool(owners), is_moved)}; set it to {new} "
-            f"there, or its tag in {folder}, and the next `up` makes the container anew once more, on this image"
+            f"Compose has {_composed_from(container)} for {service}{files}: {_put_back(bool(owners), is_moved)}; set "
+            f"the tag {new.tag if new else reference} there, or in {folder}, and the next `up` makes the container "
+            "anew once more, on this image"
         )
     elif is_moved:
         yield (
@@ -59,13 +60,13 @@ def remarks(container: Json, reference: str, around: Surroundings) -> Iterator[s
         )
 
 
-def _put_back(old: str, shares: bool, is_moved: bool) -> str:
+def _put_back(shares: bool, is_moved: bool) -> str:
     if is_moved:
-        return f"the next `docker compose up` puts {old} back, since the container whose namespace it shares is new"
+        return "the next `docker compose up` puts that back, since the container whose namespace it shares is new"
     also = " or the container whose namespace it shares is another one" if shares else ""
     return (
         f"`docker compose up` leaves the container alone until something of the service changes{also}, "
-        f"and then puts {old} back"
+        "and then puts that back"
     )
 
 

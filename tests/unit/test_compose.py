@@ -65,8 +65,10 @@ def test_compose_goes_on_seeing_its_own_image_where_its_file_has_another_tag(
     assert copy.body["Labels"][FROM] == created_from
     assert copy.body["Image"] == reference
     (remark,) = copy.remarks
+    tag = reference.partition(":")[2]
     for known in (created_from, "service web of project shop", "/srv/shop/compose.yaml", "/srv/shop/.env"):
         assert known in remark
+    assert f"the tag {tag} there" in remark
 
 
 def test_what_the_file_says_is_known_through_any_number_of_tags() -> None:
@@ -120,7 +122,7 @@ def test_that_compose_makes_anew_what_shares_a_namespace_of_a_replaced_container
     (remark,) = copied(old, reference="app:v1", surroundings=replaced).remarks
     assert "by the same tag" in remark
     (remark,) = copied(old, reference="app:v2", surroundings=replaced).remarks
-    assert "the next `docker compose up` puts app:v1 back" in remark
+    assert "the next `docker compose up` puts that back" in remark
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,6 @@ def test_where_the_project_lies_is_left_out_if_it_is_not_known_and_shown_safely_
     for key in ("config_files", "working_dir"):
         del bare["Config"]["Labels"][f"com.docker.compose.project.{key}"]
     (remark,) = copied(bare).remarks
-    assert "its tag in its .env" in remark
+    assert "or in its .env" in remark
     (remark,) = copied(composed(project="a\x1b[31m\nb")).remarks
     assert remark.isprintable()
