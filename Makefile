@@ -72,10 +72,12 @@ fuzz: export LOOKOUT_TEST_FUZZ ?= 100000
 fuzz: .venv/.ready ## 100,000 message bodies that nobody should send; `make test` draws 2,000
 	$(BIN)/pytest -n 4 tests/unit/test_request.py tests/unit/test_receiver.py
 
-lint: .venv/.ready ## ruff and mypy --strict
+lint: .venv/.ready ## ruff, mypy --strict, and what GitHub's workflows may be
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --pedantic --strict-collection .github
 
 unit: .venv/.ready ## only the tests that need neither engine nor queue
 	$(BIN)/pytest tests/unit
