@@ -82,6 +82,8 @@ async def run(settings: Settings, *, pace: Pace = PROMISED) -> None:
     Raises WrongSettings where the queue, the engine or the credentials can never work.
     """
     log.info("starting", **settings.shown())
+    for name, instead in settings.retired.items():
+        log.warning("this setting of the original Lookout means nothing here", setting=name, instead=instead)
     seen = Vitals(longest_poll=settings.poll_time_seconds + pace.poll_overrun)
     async with (
         Engine.connect() as engine,

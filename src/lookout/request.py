@@ -128,9 +128,9 @@ def _digest(body: Body) -> str | None:
 
 
 def _deploy_time(body: Body) -> int | None:
-    if "DeployTimeSeconds" not in body:
-        return None
     value = body.get("DeployTimeSeconds")
+    if value is None:  # null too: what writes a key for everything that it knows writes that
+        return None
     seconds = _seconds(value)
     if seconds is None or not 1 <= seconds <= LONGEST_DEPLOY_TIME:
         expected = f"whole seconds from 1 to {LONGEST_DEPLOY_TIME}"
@@ -156,7 +156,7 @@ def _fault_of_seconds(value: Any) -> str:
 
 
 def _host_id(body: Body) -> str | None:
-    if "HostId" not in body:
+    if body.get("HostId") is None:
         return None
     expected = f"the HostId setting of one Lookout, up to {_LONGEST_HOST_ID} characters"
     text = body.text("HostId", expected)

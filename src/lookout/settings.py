@@ -1,7 +1,8 @@
 """Settings from the environment, `.env` and `/run/secrets`."""
 
 import os
-from collections.abc import Set
+import re
+from collections.abc import Mapping, Set
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -35,6 +36,14 @@ SECRETS_DIR = Path("/run/secrets")
 
 # Names by which other systems, the original Lookout's .NET among them, call the same levels.
 _OTHER_LEVELS = {"trace": "debug", "information": "info", "warn": "warning", "fatal": "critical"}
+# .NET has numbers for its levels too, and one where nothing is said; what is critical has to be said.
+_OTHER_LEVELS |= {"0": "debug", "1": "debug", "2": "info", "3": "warning", "4": "error", "5": "critical"}
+_OTHER_LEVELS |= {"6": "critical", "none": "critical"}
+# As in the original's own example: PollTimeSeconds=20 //1 to 20
+_REMARK = re.compile(r"\s//.*")
+
+#: Settings of the original that mean nothing here, by the names of their fields, and what there is instead.
+RETIRED = {"is_test": "Lookout always listens to its queue; `lookout plan` shows what a deploy would do"}
 
 
 class LogLevel(StrEnum):
@@ -56,6 +65,10 @@ def _lower(value: Any) -> Any:
 
 def _level(value: Any) -> Any:
     return _OTHER_LEVELS.get(_lower(value), _lower(value))
+
+
+def _without_remark(value: Any) -> Any:
+    return _REMARK.sub("", value) if isinstance(value, str) else value
 
 
 def _stripped(value: Any) -> Any:
@@ -205,7 +218,9 @@ class EngineSettings(_Common):
 class Settings(EngineSettings, QueueSettings):
     """Every setting of the daemon."""
 
-    poll_time_seconds: int = Field(20, ge=1, le=20, description="How long one receive call waits.")
+    poll_time_seconds: Annotated[int, BeforeValidator(_without_remark)] = Field(
+        20, ge=1, le=20, description="How long one receive call waits."
+    )
     host_id: str | None = Field(
         None,
         max_length=255,
@@ -247,6 +262,7 @@ class Settings(EngineSettings, QueueSettings):
         None, ge=1, le=65535, description="Where /healthz and /metrics are served; unset, nowhere."
     )
     http_host: str = Field("127.0.0.1", description="The address to serve them on.")
+    is_test: str | None = Field(None, exclude=True, description="Of the original, where no queue was read.")
 
     @field_validator("dead_letter_queue_url", "result_queue_url")
     @classmethod
@@ -272,6 +288,12 @@ class Settings(EngineSettings, QueueSettings):
     def other_queues(self) -> tuple[str, ...]:
         """The URLs of those that Lookout only sends to."""
         return tuple(url for url in (self.dead_letter_queue_url, self.result_queue_url) if url)
+
+    @property
+    def retired(self) -> Mapping[str, str]:
+        """The settings of the original that are set in vain, and what there is instead."""
+        set_in_vain = self.model_fields_set & RETIRED.keys()
+        return {to_pascal(name): RETIRED[name] for name in set_in_vain}
 
 
 Kind = TypeVar("Kind", bound=_Common)

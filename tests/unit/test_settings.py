@@ -106,7 +106,7 @@ def test_a_registry_is_known_by_its_host(load_with: Load, written: str, registry
     assert load_with({"SqsQueueUrl": URL, "RegistryServer": written}).registry_server == registry
 
 
-def test_levels_and_formats_are_read_in_any_case_and_by_the_names_of_the_original(load_with: Load) -> None:
+def test_levels_and_formats_are_read_in_any_case(load_with: Load) -> None:
     settings = load_with({"SqsQueueUrl": URL, "LogLevel": "Information", "LogFormat": "JSON"})
     assert (settings.log_level, settings.log_format) == (LogLevel.INFO, LogFormat.JSON)
 
@@ -357,3 +357,56 @@ def test_a_plan_shares_the_variables_of_the_sdks_too(
     monkeypatch.setattr(os, "environ", os.environ.copy())
     load_engine_with({}, "DOCKER_HOST=tcp://docker:2375\n")
     assert os.environ["DOCKER_HOST"] == "tcp://docker:2375"
+
+
+# What the original Lookout understood
+
+
+@pytest.mark.parametrize(
+    ("written", "level"),
+    [
+        ("Trace", "debug"),
+        ("Debug", "debug"),
+        ("Information", "info"),
+        ("Warning", "warning"),
+        ("Error", "error"),
+        ("Critical", "critical"),
+        ("None", "critical"),
+        *zip("0123456", ["debug", "debug", "info", "warning", "error", "critical", "critical"], strict=True),
+    ],
+)
+def test_each_level_of_the_original_means_one_here(load_with: Load, written: str, level: str) -> None:
+    assert load_with({"SqsQueueUrl": URL, "LogLevel": written}).log_level == level
+
+
+@pytest.mark.parametrize("name", ["SqsQueueUrl", "SQSQUEUEURL", "sqsqueueurl"])
+def test_names_are_read_without_regard_to_case(load_with: Load, name: str) -> None:
+    assert load_with(dotenv=f"{name}={URL}\n").sqs_queue_url == URL
+
+
+@pytest.mark.parametrize("written", ["7", "7 //1 to 20 - 20 is long polling", "7\t// or more"])
+def test_the_poll_time_may_have_the_remark_of_the_originals_example(load_with: Load, written: str) -> None:
+    assert load_with(dotenv=f"SqsQueueUrl={URL}\nPollTimeSeconds={written}\n").poll_time_seconds == 7
+
+
+def test_the_registry_of_the_original_needs_no_server(load_with: Load) -> None:
+    settings = load_with(dotenv=f"SqsQueueUrl={URL}\nRegistryUsername=ci\nRegistryPassword=hunter2\n")
+    assert settings.registry_username == "ci"
+    assert settings.registry_password is not None
+    assert settings.registry_password.get_secret_value() == "hunter2"
+
+
+def test_the_host_id_of_the_original_is_this_one(load_with: Load) -> None:
+    assert load_with(dotenv=f"SqsQueueUrl={URL}\nHostId=f75qrd5p0\n").host_id == "f75qrd5p0"
+
+
+@pytest.mark.parametrize("value", ["true", "False", "(true,false)"])
+def test_a_setting_that_means_nothing_any_more_is_accepted_and_told(load_with: Load, value: str) -> None:
+    settings = load_with(dotenv=f"SqsQueueUrl={URL}\nIsTest={value}\n")
+    assert "lookout plan" in settings.retired["IsTest"]
+    assert "IsTest" not in settings.shown()
+
+
+@pytest.mark.parametrize("dotenv", ["", "IsTest=\n"])
+def test_nothing_is_told_of_what_is_not_set(load_with: Load, dotenv: str) -> None:
+    assert not load_with(dotenv=f"SqsQueueUrl={URL}\n{dotenv}").retired
