@@ -22,12 +22,16 @@ class ComposeFailed(Exception):
 
 
 class Compose:
-    """A project with a name of its own: a compose file in a folder, and the variables in its .env."""
+    """A project with a name of its own: a compose file in a folder, and the variables in its .env.
 
-    def __init__(self, engine: Engine, suite: str, file: Path) -> None:
+    `overlays` are further files, each of which changes what those before it say.
+    """
+
+    def __init__(self, engine: Engine, suite: str, file: Path, *overlays: Path) -> None:
         packages = unpacked(suite if suite in SUITES else SUITES[-1])
         self.name = f"lookout-test-{secrets.token_hex(4)}"
         self.file = file
+        self._files = [f"--file={one}" for one in (file, *overlays)]
         self._program = packages.program("docker-compose")
         # The person's own client configuration, with its contexts and passwords, stays out of this.
         self._environment = {
@@ -46,7 +50,7 @@ class Compose:
     def run(self, *arguments: str) -> str:
         """Run Compose on the project and return its output; raises ComposeFailed with what it said."""
         result = subprocess.run(
-            [self._program, f"--file={self.file}", f"--project-name={self.name}", *arguments],
+            [self._program, *self._files, f"--project-name={self.name}", *arguments],
             capture_output=True,
             text=True,
             cwd=self.file.parent,
