@@ -20,6 +20,8 @@ from tests.integration.contained import SOCKET, ContainedLookout
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(400)]
 
 FILES = Path(__file__).parents[2] / "docker"
+#: That of the compose files, unless they are told another one.
+IMAGE = "lookout:latest"
 SOCKET_GROUP = 4243
 LOOKOUT_USER = 65532
 
@@ -58,11 +60,13 @@ def sidecar(
     request: pytest.FixtureRequest, engine: PrivateEngine, product_image: str, tmp_path: Path
 ) -> Iterator[Sidecar]:
     """Of the compose files that the test names; the engine's socket is where it usually is."""
-    engine.sandbox.run(["ln", "--symbolic", "--force", engine.socket, SOCKET])
-    engine.tag(product_image, "lookout:latest")
+    engine.sandbox.run(["sh", "-c", f"touch {SOCKET} && mount --bind {engine.socket} {SOCKET}"])
+    engine.tag(product_image, IMAGE)
     sidecar = Sidecar(engine, tmp_path, *request.param)
     yield sidecar
     sidecar.compose.down()
+    engine.docker("rmi", IMAGE)
+    engine.sandbox.run(["umount", SOCKET])
 
 
 @pytest.mark.parametrize("sidecar", [["compose.yml"]], indirect=True)
