@@ -85,6 +85,9 @@ class LocalSqs:
         values = {key: str(value) for key, value in attributes.items()}
         return str(self._sqs.create_queue(QueueName=name, Attributes=values)["QueueUrl"])
 
+    def delete_queue(self, url: str) -> None:
+        self._sqs.delete_queue(QueueUrl=url)
+
     def create_fifo_queue(self) -> str:
         """Create a FIFO queue of a name of its own, and return its URL."""
         return self.create_queue(f"test-{secrets.token_hex(4)}.fifo", FifoQueue="true")

@@ -52,21 +52,9 @@ def _context(version: str, requirements: list[str]) -> Path:
 def _install(packages: Path, requirements: list[str]) -> None:
     """For the Python of the base, and without the descriptions of all the services but one."""
     platforms = [f"--platform={kind}_{platform.machine()}" for kind in ("manylinux2014", "manylinux_2_28")]
-    debian.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--no-compile",
-            ),
-            *(f"--target={packages}", "--only-binary=:all:", "--implementation=cp", "--python-version=3.13"),
-            *(*platforms, *requirements),
-        ]
-    )
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
+    python = ("--only-binary=:all:", "--implementation=cp", "--python-version=3.13")
+    debian.run([*pip, *python, *platforms, f"--target={packages}", *requirements])
     for service in (packages / "botocore" / "data").iterdir():
         if service.is_dir() and service.name != "sqs":
             shutil.rmtree(service)
