@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The Docker Engines that the tests run on, of Debian: bookworm has 20.10, trixie 26.1, forky 28.5;
 # forky-containerd is that one with the image store and the oldest API of Engine 29.
 ENGINE ?= bookworm
-COPY_TESTS := $(patsubst %,tests/integration/test_%.py,copy* swap* recovery* engine_dies compose upgrade deploy pins plan proof pulls platforms registries ecr cleanup sidecar)
+COPY_TESTS := $(patsubst %,tests/integration/test_%.py,copy* swap* recovery* engine_dies compose upgrade deploy pins plan proof pulls platforms registries ecr cleanup readme)
 export PYTHONPATH := docker
 export LOOKOUT_TEST_SUITE = $(ENGINE)
 

@@ -53,7 +53,7 @@ class Gate:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):  # the latter at the end of all
             there, back = await asyncio.open_connection(*self._target)
             await asyncio.gather(_copy(reader, back), _copy(there, writer))
 
