@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -21,6 +22,7 @@ from lookout import (
     settler,
     vitals,
 )
+from lookout.chosen import EngineSettings, QueueSettings, Settings, Unmatched
 from lookout.cleaner import Cleaner
 from lookout.dead_letters import DeadLetters
 from lookout.deployer import Deployer
@@ -38,16 +40,16 @@ from lookout.leases import Leases
 from lookout.look_round import look_round
 from lookout.model import Delivery, ImageRef
 from lookout.planner import Planner
-from lookout.preview import Preview, Previewer
 from lookout.puller import Puller
-from lookout.queue_check import check_queue
 from lookout.receiver import Receiver
 from lookout.replies import Replies
-from lookout.settings import EngineSettings, QueueSettings, Settings, Unmatched
 from lookout.settler import Settler
 from lookout.sqs import Queue
 from lookout.unbroken import ended, unless
 from lookout.vitals import Vitals
+
+if TYPE_CHECKING:
+    from lookout.preview import Preview
 
 UNDO_SHARE = 0.4  # of the grace is kept for undoing a swap that does not end in time
 LONGEST_UNDO = 5.0  # seconds: an undo in a hurry needs no more
@@ -102,8 +104,10 @@ async def run(settings: Settings, *, pace: Pace = PROMISED) -> None:
 
 async def plan(
     settings: EngineSettings, image: ImageRef | None, container: str | None, *, pull: bool
-) -> Preview:
+) -> "Preview":
     """What a deploy would do on the engine, by the settings that the daemon would have."""
+    from lookout.preview import Previewer
+
     async with Engine.connect() as engine:
         planner = Planner(engine, own_id=own_id(), require_label=settings.require_label)
         puller = Puller(engine, _keychain(settings, planner), timeout=settings.pull_timeout_seconds)
@@ -112,6 +116,8 @@ async def plan(
 
 async def check(queue: QueueSettings | None, engine: EngineSettings | None) -> AsyncIterator[Finding]:
     """Whether the daemon would find all that it needs; None leaves out that half. Nothing is changed."""
+    from lookout.queue_check import check_queue
+
     halves = [check_queue(queue)] if queue else []
     halves += [_check_engine(engine)] if engine else []
     for half in [asyncio.create_task(half) for half in halves]:

@@ -1,20 +1,21 @@
 """The command `lookout`: only this file decides exit codes. Each command imports what it needs itself."""
 
-import argparse
 import asyncio
 import errno
 import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from lookout.errors import Interrupted, LookoutError, WrongSettings
-from lookout.model import DeployRequest, ImageRef, Outcome, Reference, is_tag
+from lookout.model import DeployRequest, Outcome
 
 if TYPE_CHECKING:
+    import argparse
+
     from lookout.app import Pace
     from lookout.screen import GitHub, Lines, Live
     from lookout.sender import Sender
@@ -32,8 +33,6 @@ OPTIONS = {
     "HostId": "--host-id",
     "ReplyQueueUrl": "--reply-queue",
 }
-#: Longer than any wait: the message may be hidden on the queue for so long.
-LONGEST_TIMEOUT = 43200  # seconds
 
 
 def main(pace: "Pace | None" = None) -> int:
@@ -45,47 +44,70 @@ def main(pace: "Pace | None" = None) -> int:
     where it has found a problem, also with the settings, `lookout deploy` where it ended badly; and that with 2
     where nothing was sent, and with 3 where no result came in time.
     """
+    if not sys.argv[1:]:
+        return _guarded("", lambda: _run(pace))
+    from lookout.arguments import parser
+
     arguments = parser().parse_args()
+    commands = {"plan": lambda: _plan(arguments), "check": _check, "deploy": lambda: _deploy(arguments)}
+    return _guarded(arguments.command, commands.get(arguments.command, lambda: _run(pace)))
+
+
+def _guarded(command: str, work: Callable[[], int]) -> int:
     try:
-        match arguments.command:
-            case "plan":
-                return _plan(arguments)
-            case "check":
-                return _check()
-            case "deploy":
-                return _deploy(arguments)
-        return _run(pace)
+        return work()
     except WrongSettings as exc:
         for line in exc.lines:
             print(f"lookout: {line}", file=sys.stderr)
         return MISUSED
     except KeyboardInterrupt:
-        return BY_SIGNAL + signal.SIGINT if arguments.command == "deploy" else CRASHED
+        return BY_SIGNAL + signal.SIGINT if command == "deploy" else CRASHED
     except Exception:  # noqa: BLE001  the last line of defence: one log line, never a traceback
         import structlog
 
-        if arguments.command == "deploy":  # its output is for results alone
+        if command == "deploy":  # its output is for results alone
             structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         structlog.stdlib.get_logger(__name__).critical("ended by an error; please report it", exc_info=True)
-        return UNANSWERED if arguments.command == "deploy" else CRASHED
+        return UNANSWERED if command == "deploy" else CRASHED
 
 
 def _run(pace: "Pace | None") -> int:
-    from lookout import app, log, settings
+    from lookout.reading import Reading
 
-    chosen = settings.load()
+    reading = Reading()
+    with _without("rich"):  # which structlog takes for tracebacks that Lookout never shows
+        from lookout import app, log
+
+    chosen = reading.settings()
     log.configure(chosen.log_level, chosen.log_format)
     asyncio.run(app.run(chosen, pace=pace or app.PROMISED))
     return DONE
 
 
-def _plan(arguments: argparse.Namespace) -> int:
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let what is imported within, and would use this module, do without, as it does where there is none.
+
+    For an import None says that there is none.
+    """
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+def _plan(arguments: "argparse.Namespace") -> int:
     if not (arguments.image or arguments.container):
         arguments.refuse("say IMAGE:TAG, or --container NAME, or both")
     from lookout import app, log, printout, settings
+    from lookout.chosen import LogLevel
 
     chosen = settings.load_for_plan()
-    log.configure(settings.LogLevel.WARNING, chosen.log_format, sys.stderr)
+    log.configure(LogLevel.WARNING, chosen.log_format, sys.stderr)
     try:
         preview = asyncio.run(app.plan(chosen, arguments.image, arguments.container, pull=arguments.pull))
     except WrongSettings:
@@ -99,9 +121,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _check() -> int:
     from lookout import app, findings, log, settings
+    from lookout.chosen import LogFormat, LogLevel
 
     queue, engine, wrong = settings.load_for_check()
-    log.configure(settings.LogLevel.ERROR, settings.LogFormat.TEXT, sys.stderr)
+    log.configure(LogLevel.ERROR, LogFormat.TEXT, sys.stderr)
 
     async def show() -> findings.Summary:
         summary = findings.Summary()
@@ -116,7 +139,7 @@ def _check() -> int:
     return CRASHED if summary.problems else DONE
 
 
-def _deploy(arguments: argparse.Namespace) -> int:
+def _deploy(arguments: "argparse.Namespace") -> int:
     from lookout import sender, settings
 
     for stream in (sys.stdout, sys.stderr):
@@ -144,7 +167,7 @@ def _deploy(arguments: argparse.Namespace) -> int:
     return _tell_verdict(arguments, sending, timeout)
 
 
-def _request(arguments: argparse.Namespace, chosen: "QueueSettings") -> DeployRequest:
+def _request(arguments: "argparse.Namespace", chosen: "QueueSettings") -> DeployRequest:
     deploy_time = arguments.deploy_time
     # Lookout's own default is as good as that of a sender who has not been told any.
     if deploy_time is None and "deploy_time_seconds" in chosen.model_fields_set:
@@ -156,6 +179,8 @@ def _request(arguments: argparse.Namespace, chosen: "QueueSettings") -> DeployRe
 
 def _usual_timeout(request: DeployRequest, chosen: "QueueSettings") -> float:
     """Time for a deploy that takes twice as long as expected, and that has not begun at once."""
+    from lookout.arguments import LONGEST_TIMEOUT
+
     return min(LONGEST_TIMEOUT, 2 * (request.deploy_time or chosen.deploy_time_seconds) + 60)
 
 
@@ -167,7 +192,7 @@ def _has_rich() -> bool:
     return True
 
 
-def _screen(arguments: argparse.Namespace) -> "Lines | GitHub | Live":
+def _screen(arguments: "argparse.Namespace") -> "Lines | GitHub | Live":
     from lookout.screen import GitHub, Lines, Live, Say
 
     if arguments.no_wait:
@@ -187,7 +212,7 @@ def _is_on_a_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _give_up(arguments: argparse.Namespace, sending: "Sender", problem: LookoutError) -> int:
+def _give_up(arguments: "argparse.Namespace", sending: "Sender", problem: LookoutError) -> int:
     from lookout.sender import MaybeSent
 
     text = str(problem)
@@ -201,14 +226,14 @@ def _give_up(arguments: argparse.Namespace, sending: "Sender", problem: LookoutE
     return UNANSWERED if isinstance(problem, MaybeSent) else MISUSED
 
 
-def _tell_sent(arguments: argparse.Namespace, sending: "Sender") -> int:
+def _tell_sent(arguments: "argparse.Namespace", sending: "Sender") -> int:
     from lookout import verdict
 
     _show(verdict.sent_as_json(sending.message_id, arguments.image) if arguments.json else sending.message_id)
     return DONE
 
 
-def _tell_verdict(arguments: argparse.Namespace, sending: "Sender", timeout: float) -> int:
+def _tell_verdict(arguments: "argparse.Namespace", sending: "Sender", timeout: float) -> int:
     from lookout import printable, verdict
 
     watch = sending.watch
@@ -229,13 +254,13 @@ def _tell_verdict(arguments: argparse.Namespace, sending: "Sender", timeout: flo
     return code
 
 
-def _hint(arguments: argparse.Namespace) -> str:
+def _hint(arguments: "argparse.Namespace") -> str:
     if arguments.host_id:
         return f"does a Lookout with the HostId {arguments.host_id!a} run?"
     return "does one run on this queue, and may it send to lookout-reply-*? See `lookout check` there"
 
 
-def _annotate(arguments: argparse.Namespace, ending: str, text: str) -> None:
+def _annotate(arguments: "argparse.Namespace", ending: str, text: str) -> None:
     from lookout import printable
 
     if _is_in_github():
@@ -266,101 +291,3 @@ def _show(text: str) -> bool:
             _complain(f"cannot write: {exc.strerror}")
             return False
     return True
-
-
-def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
-    lookout = argparse.ArgumentParser(
-        prog="lookout",
-        description="Redeploys Docker containers when a message on an SQS queue says so.",
-        epilog="Settings are environment variables: at least SqsQueueUrl. See the README.",
-    )
-    lookout.add_argument("--version", action=_Version, nargs=0, help="show the version, and end")
-    commands = lookout.add_subparsers(dest="command", metavar="COMMAND", help="without one, the daemon runs")
-    commands.add_parser(
-        "check",
-        help="see that all is set up",
-        description="Looks whether the settings, the queue, the engine and the registries are as the daemon "
-        "needs them, and changes nothing. Exit code 1 means that there is a problem.",
-    )
-    plan = commands.add_parser(
-        "plan",
-        help="show what a deploy would do, and change nothing",
-        description="Shows what a deploy of IMAGE:TAG would do on this engine, and changes nothing. "
-        "Exit code 1 means that it would be refused, or would find no container.",
-    )
-    plan.add_argument("image", nargs="?", type=_image, metavar="IMAGE:TAG")
-    plan.add_argument(
-        "--container", metavar="NAME", help="only this one; without IMAGE:TAG, onto the tag that it has"
-    )
-    plan.add_argument("--json", action="store_true", help="for programs")
-    plan.add_argument("--pull", action="store_true", help="pull the image first, as a deploy does")
-    plan.set_defaults(refuse=plan.error)
-    _add_deploy(commands)
-    return lookout
-
-
-def _add_deploy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    deploy = commands.add_parser(
-        "deploy",
-        help="ask for a deploy, and wait for its result",
-        description="Sends the message that asks for a deploy of IMAGE:TAG, shows how far it is, and how it ended. "
-        "Exit code 0: the image runs, or a newer one was asked for, or nothing was to be done; 1: it was not deployed; "
-        "2: nothing was sent; 3: no answer in time.",
-    )
-    deploy.add_argument("image", type=_image, metavar="IMAGE:TAG")
-    deploy.add_argument("--digest", metavar="DIGEST", help="exactly this image: sha256 and 64 hex digits")
-    deploy.add_argument("--deploy-time", type=int, metavar="SECONDS", help="how long it is expected to take")
-    deploy.add_argument("--host-id", metavar="ID", help="only the Lookout with this HostId deploys it")
-    deploy.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="how long to wait for the result")
-    waiting = deploy.add_mutually_exclusive_group()
-    waiting.add_argument("--no-wait", action="store_true", help="only send, and print the id of the message")
-    waiting.add_argument(
-        "--wait-for-retries", action="store_true", help="wait on where it failed and will be tried again"
-    )
-    deploy.add_argument("--reply-queue", metavar="URL", help="get the result there, rather than make a queue")
-    deploy.add_argument("--json", action="store_true", help="for programs")
-    deploy.set_defaults(refuse=deploy.error)
-
-
-class _Version(argparse.Action):
-    """Looks for the version only where it is asked for: that takes as long as all the rest."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        _: argparse.Namespace,
-        __: str | Sequence[Any] | None,
-        ___: Any = None,
-    ) -> None:
-        from importlib.metadata import version
-
-        print(f"{parser.prog} {version('lookout')}")
-        parser.exit()
-
-
-def _timeout(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds <= LONGEST_TIMEOUT:
-        raise argparse.ArgumentTypeError(
-            f"{text[:80]!a} is not a number of seconds above 0 and up to {LONGEST_TIMEOUT}"
-        )
-    return seconds
-
-
-def _image(text: str) -> ImageRef:
-    reference = Reference.parse(text)
-    if (
-        ":" not in text.rpartition("/")[2]
-        or reference is None
-        or reference.tag is None
-        or reference.digest
-        or not is_tag(reference.tag)
-    ):
-        raise argparse.ArgumentTypeError(
-            f"{text[:80]!a} is not an image with a tag, such as ghcr.io/acme/api:42"
-        )
-    return ImageRef(reference.name, reference.tag)

@@ -7,7 +7,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from lookout.settings import LogFormat, LogLevel
+from lookout.chosen import LogFormat, LogLevel
 
 
 def configure(level: LogLevel, fmt: LogFormat, out: TextIO | None = None) -> None:

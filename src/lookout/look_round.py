@@ -6,12 +6,12 @@ from urllib.parse import urlsplit
 import structlog
 
 from lookout import aws, permissions
+from lookout.chosen import Settings
 from lookout.engine_check import left_alone, managed
 from lookout.errors import QueueDenied
 from lookout.permissions import MISSING, Permission
 from lookout.planner import Planner
 from lookout.probe import Answer, Probe
-from lookout.settings import Settings
 from lookout.sqs import Queue
 
 log = structlog.stdlib.get_logger(__name__)

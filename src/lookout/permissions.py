@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lookout import dead_letters, leases, replies
 from lookout.aws import statement
-from lookout.settings import QueueSettings, Settings
+from lookout.chosen import QueueSettings, Settings
 
 #: Codes of errors: there is no such queue.
 MISSING = ("QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress")

@@ -9,8 +9,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from lookout.chosen import QueueSettings
 from lookout.errors import HandleGone, QueueError, QueueRefused
-from lookout.settings import QueueSettings
 from lookout.sqs import BATCH, LONGEST_VISIBILITY, Queue, code_of, message_of, region_of, regions
 
 # What a queue says of parameters that it does not take; servers other than AWS have their own words.

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from lookout import aws, permissions
 from lookout.aws import QueueUrl
+from lookout.chosen import QueueSettings, Settings
 from lookout.errors import QueueDenied, QueueUnusable, WrongSettings
 from lookout.findings import Finding, ok, problem, remark
 from lookout.permissions import MISSING, Permission
 from lookout.probe import Answer, Probe, elsewhere
-from lookout.settings import QueueSettings, Settings
 from lookout.sqs import region_of
 
 CALLS = 8  # at the same time

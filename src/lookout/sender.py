@@ -20,6 +20,7 @@ from tenacity import (
 )
 
 from lookout import reply_queue
+from lookout.chosen import QueueSettings
 from lookout.errors import (
     Interrupted,
     LookoutError,
@@ -33,7 +34,6 @@ from lookout.model import DeployRequest, Invalid
 from lookout.reply_queue import Answer, ReplyQueue, may_pass
 from lookout.request import parse
 from lookout.result import Result
-from lookout.settings import QueueSettings
 from lookout.sqs import Queue
 from lookout.unbroken import ended, unless
 

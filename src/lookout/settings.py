@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Set
-from enum import StrEnum
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -15,7 +14,6 @@ from pydantic import (
     AliasGenerator,
     BeforeValidator,
     Field,
-    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -24,7 +22,9 @@ from pydantic.alias_generators import to_pascal
 from pydantic_core import ErrorDetails, PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lookout.aws import QueueUrl, is_at_aws, region_of
+from lookout import chosen
+from lookout.aws import QueueUrl
+from lookout.chosen import LogFormat, LogLevel, Secret, Unmatched
 from lookout.credentials import registry_of
 from lookout.errors import WrongSettings
 from lookout.model import LONGEST_DEPLOY_TIME, is_registry
@@ -42,22 +42,6 @@ _OTHER_LEVELS |= {"6": "critical", "none": "critical"}
 # As in the original's own example: PollTimeSeconds=20 //1 to 20
 _REMARK = re.compile(r"\s//.*")
 
-#: Settings of the original that mean nothing here, by the names of their fields, and what there is instead.
-RETIRED = {"is_test": "Lookout always listens to its queue; `lookout plan` shows what a deploy would do"}
-
-
-class LogLevel(StrEnum):
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
-
-
-class LogFormat(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
 
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
@@ -73,6 +57,10 @@ def _without_remark(value: Any) -> Any:
 
 def _stripped(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
+
+
+def _secret(value: Any) -> Any:
+    return Secret(value.strip()) if isinstance(value, str) else value
 
 
 def _queue_url(value: str) -> str:
@@ -96,12 +84,7 @@ def _registry(value: str) -> str:
     return registry
 
 
-class Unmatched(StrEnum):
-    KEEP = "keep"
-    DELETE = "delete"
-
-
-class _Common(BaseSettings):
+class _Common(BaseSettings, chosen.Common):
     """How every setting is read, and those that every command has.
 
     Names are written `MonitorSeconds` or `MONITOR_SECONDS`. The environment wins over `.env`, and
@@ -112,6 +95,7 @@ class _Common(BaseSettings):
         alias_generator=AliasGenerator(
             validation_alias=lambda name: AliasChoices(to_pascal(name), name.upper())
         ),
+        arbitrary_types_allowed=True,
         env_file_encoding="utf-8",
         env_ignore_empty=True,
         extra="ignore",
@@ -140,40 +124,16 @@ class _Common(BaseSettings):
             raise PydanticUseDefault
         return value
 
-    def shown(self) -> dict[str, object]:
-        """The settings by their public names, for the log; secrets are masked."""
-        return {to_pascal(name): value for name, value in self.model_dump(mode="json").items()}
 
-
-class QueueSettings(_Common):
+class QueueSettings(_Common, chosen.QueueSettings):
     """Where the queue is; credentials of AWS are those of its SDK."""
 
     sqs_queue_url: Annotated[str, AfterValidator(_queue_url)] = Field(
         description="The queue that brings the deploys."
     )
 
-    @property
-    def region(self) -> str | None:
-        """AWS_REGION, which botocore does not read, AWS_DEFAULT_REGION, or that of the queue URL.
 
-        None leaves it to the SDK's own configuration files.
-        """
-        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-            if value := os.environ.get(name, "").strip():
-                return value
-        return region_of(urlsplit(self.sqs_queue_url).hostname or "")
-
-    @property
-    def endpoint_url(self) -> str | None:
-        """The server of a queue that is not at AWS, unless the SDK's own variables name one."""
-        url = urlsplit(self.sqs_queue_url)
-        given = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"))
-        if given or is_at_aws(url.hostname or ""):
-            return None
-        return f"{url.scheme}://{url.netloc}"
-
-
-class EngineSettings(_Common):
+class EngineSettings(_Common, chosen.EngineSettings):
     """What is done on the engine; the settings of the Docker SDK are its own."""
 
     monitor_seconds: float = Field(
@@ -193,7 +153,7 @@ class EngineSettings(_Common):
         description="Whether only containers labelled lookout.enable=true are replaced.",
     )
     registry_username: str | None = Field(None, description="User name at the registry.")
-    registry_password: SecretStr | None = Field(
+    registry_password: Annotated[Secret, BeforeValidator(_secret)] | None = Field(
         None, validate_default=True, description="Password or token at the registry."
     )
     registry_server: Annotated[str, AfterValidator(_registry)] | None = Field(
@@ -209,13 +169,13 @@ class EngineSettings(_Common):
 
     @field_validator("registry_password")
     @classmethod
-    def _comes_with_a_user_name(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    def _comes_with_a_user_name(cls, value: Secret | None, info: ValidationInfo) -> Secret | None:
         if (value is None) != (info.data.get("registry_username") is None):
             raise ValueError("must be set together with RegistryUsername, or neither of them")
         return value
 
 
-class Settings(EngineSettings, QueueSettings):
+class Settings(EngineSettings, QueueSettings, chosen.Settings):
     """Every setting of the daemon."""
 
     poll_time_seconds: Annotated[int, BeforeValidator(_without_remark)] = Field(
@@ -262,7 +222,7 @@ class Settings(EngineSettings, QueueSettings):
         None, ge=1, le=65535, description="Where /healthz and /metrics are served; unset, nowhere."
     )
     http_host: str = Field("127.0.0.1", description="The address to serve them on.")
-    is_test: str | None = Field(None, exclude=True, description="Of the original, where no queue was read.")
+    is_test: str | None = Field(None, description="Of the original, where no queue was read.")
 
     @field_validator("dead_letter_queue_url", "result_queue_url")
     @classmethod
@@ -283,17 +243,6 @@ class Settings(EngineSettings, QueueSettings):
         if value and other and QueueUrl.parse(value) == QueueUrl.parse(other):
             raise ValueError("must not be the queue of DeadLetterQueueUrl")
         return value
-
-    @property
-    def other_queues(self) -> tuple[str, ...]:
-        """The URLs of those that Lookout only sends to."""
-        return tuple(url for url in (self.dead_letter_queue_url, self.result_queue_url) if url)
-
-    @property
-    def retired(self) -> Mapping[str, str]:
-        """The settings of the original that are set in vain, and what there is instead."""
-        set_in_vain = self.model_fields_set & RETIRED.keys()
-        return {to_pascal(name): RETIRED[name] for name in set_in_vain}
 
 
 Kind = TypeVar("Kind", bound=_Common)

@@ -12,6 +12,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
 from lookout.aws import DENIED, NO_CREDENTIALS, said
+from lookout.chosen import QueueSettings
 from lookout.errors import (
     HandleGone,
     NoSuchQueue,
@@ -22,7 +23,6 @@ from lookout.errors import (
     WrongSettings,
 )
 from lookout.model import Message
-from lookout.settings import QueueSettings
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs.client import SQSClient

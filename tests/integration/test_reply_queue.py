@@ -142,7 +142,7 @@ async def test_only_what_senders_have_left_behind_is_removed(sqs: LocalSqs, queu
 
 
 def test_nobody_waits_for_as_long_as_what_is_left_behind_has_to_be_old() -> None:
-    from lookout.cli import LONGEST_TIMEOUT
+    from lookout.arguments import LONGEST_TIMEOUT
 
     assert reply_queue.LEFT_BEHIND_AFTER == 24 * 3600 >= 2 * LONGEST_TIMEOUT
 

@@ -16,12 +16,13 @@ from pydantic.alias_generators import to_pascal
 from pydantic_core import PydanticUndefined
 from tests.unit import bodies
 
-from lookout import cli, pins, planner, ready, replies, targets, verdict
+from lookout import arguments, pins, planner, ready, replies, targets, verdict
 from lookout.heartbeat import HeartbeatFile
 from lookout.metrics import Metrics
 from lookout.model import ContainerReport, DeployRequest, Outcome, Phase
 from lookout.result import Result
-from lookout.settings import RETIRED, Settings
+from lookout.chosen import RETIRED
+from lookout.settings import Settings
 from lookout.vitals import Vitals
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +130,7 @@ def test_every_option_of_a_command_has_a_row(command: str, heading: str) -> None
 
 
 def actions_of(command: str) -> list[argparse.Action]:
-    parser = cli.parser()
+    parser = arguments.parser()
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     return list(commands.choices[command]._actions)
 

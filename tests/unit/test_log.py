@@ -7,8 +7,8 @@ import logging
 import pytest
 import structlog
 
+from lookout.chosen import LogFormat, LogLevel
 from lookout.log import configure
-from lookout.settings import LogFormat, LogLevel
 
 
 @pytest.fixture(params=LogFormat)

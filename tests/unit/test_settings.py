@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lookout.chosen import LogFormat, LogLevel
 from lookout.errors import WrongSettings
-from lookout.settings import EngineSettings, LogFormat, LogLevel, Settings, load, load_for_plan
+from lookout.settings import EngineSettings, Settings, load, load_for_plan
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/deploys"
 Load = Callable[..., Settings]

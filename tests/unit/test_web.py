@@ -18,10 +18,10 @@ from structlog.typing import EventDict
 from tests.ports import free_port
 
 from lookout import web
+from lookout.chosen import LogFormat, LogLevel
 from lookout.errors import WrongSettings
 from lookout.log import configure
 from lookout.model import ContainerReport, Outcome, Report
-from lookout.settings import LogFormat, LogLevel
 from lookout.vitals import Vitals
 
 LOOPBACK = "127.0.0.1"
