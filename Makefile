@@ -9,7 +9,7 @@ export PYTHONPATH := docker
 export LOOKOUT_TEST_SUITE = $(ENGINE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run send image wheels pins test compat crash fuzz lint unit integration format clean
+.PHONY: help demo run send image wheels pins footprint test compat crash fuzz lint unit integration format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -53,6 +53,9 @@ pins: ## choose the newest versions that the image may be made of, and write the
 	$(PIN) --extra cli --output-file docker/image/requirements.txt pyproject.toml
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	  | $(PIN) --output-file docker/image/build.txt -
+
+footprint: .venv/.ready ## what the image takes: size, memory and CPU when idle, beside a bare poll
+	@$(BIN)/python -m footprint
 
 # More workers than processors, since many of these tests mostly wait.
 test: lint ## all that must pass: format, types, unit, integration

@@ -1,10 +1,12 @@
-"""What the daemon does without, for a small footprint."""
+"""What the daemon takes of a machine, and what it does without for that."""
 
 from pathlib import Path
 
 import pytest
 
+from footprint.measure import RSS_RATIO, footprint
 from testbed.engine import PrivateEngine
+from testbed.gate import Gate
 from testbed.sqs import LocalSqs
 from tests.integration import running
 
@@ -51,3 +53,10 @@ def test_a_daemon_that_polls_has_imported_nothing_that_it_does_not_need(
     assert UNNEEDED & set(imported["modules"]) == set()
     assert {"lookout.receiver", "lookout.deployer", "structlog.dev"} <= set(imported["modules"])
     assert imported["services"] == ["sqs"]
+
+
+def test_the_image_idles_on_little_more_memory_than_a_bare_poll(
+    engine: PrivateEngine, product_image: str, sqs: LocalSqs, gate: Gate
+) -> None:
+    taken = footprint(engine, product_image, sqs, gate, poll_time=1, window=1)
+    assert 1 < taken.rss_ratio <= RSS_RATIO
