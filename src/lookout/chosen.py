@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from lookout.aws import is_at_aws, region_of
 
-
 #: Settings of the original that mean nothing here, by the names of their fields, and what there is instead.
 RETIRED = {"is_test": "Lookout always listens to its queue; `lookout plan` shows what a deploy would do"}
 

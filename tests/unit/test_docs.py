@@ -17,11 +17,11 @@ from pydantic_core import PydanticUndefined
 from tests.unit import bodies
 
 from lookout import arguments, pins, planner, ready, replies, targets, verdict
+from lookout.chosen import RETIRED
 from lookout.heartbeat import HeartbeatFile
 from lookout.metrics import Metrics
 from lookout.model import ContainerReport, DeployRequest, Outcome, Phase
 from lookout.result import Result
-from lookout.chosen import RETIRED
 from lookout.settings import Settings
 from lookout.vitals import Vitals
 
