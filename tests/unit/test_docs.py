@@ -70,6 +70,25 @@ def test_the_message_that_ci_is_told_to_send_is_understood() -> None:
     assert isinstance(bodies.parse(JSONS[0]), DeployRequest)
 
 
+def test_the_message_of_the_first_workflow_is_understood_too() -> None:
+    step = README.partition("```yaml")[2].partition("```")[0]
+    (body,) = re.findall(r"--message-body '(\{.*\})'$", step, re.MULTILINE)
+    assert isinstance(bodies.parse(body.replace("${{ github.sha }}", "0" * 40)), DeployRequest)
+
+
+def test_the_first_policies_allow_what_later_ones_do() -> None:
+    first = README.partition("## Five minutes")[2].partition("\n## ")[0]
+    host, sender = (json.loads(text) for text in re.findall(r"```json\n(.*?)```", first, re.DOTALL))
+    later = README.partition("**Permissions.**")[2].partition("\n**")[0]
+    receiver, dead, results, ci = (
+        json.loads(text) for text in re.findall(r"```json\n(.*?)```", later, re.DOTALL)
+    )
+    replies = [resource for resource in results["Resource"] if resource.endswith("lookout-reply-*")]
+    together = dead | {"Resource": [dead["Resource"], *replies]}
+    assert host == receiver | {"Statement": [*receiver["Statement"], together]}
+    assert sender == ci
+
+
 def test_the_rule_for_ecr_lets_through_what_lookout_understands() -> None:
     (pattern,) = (block for block in map(json.loads, JSONS) if "source" in block)
     asked = pattern | pattern.pop("detail")
