@@ -12,7 +12,15 @@ from typing import IO
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["lookout.app", "lookout.cli", "aiobotocore.session", "lookout.sender", "rich.live"]
+    [
+        "lookout.app",
+        "lookout.cli",
+        "lookout.arguments",
+        "lookout.settings",
+        "aiobotocore.session",
+        "lookout.sender",
+        "rich.live",
+    ]
 )
 
 
