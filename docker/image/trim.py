@@ -14,6 +14,8 @@ import botocore
 
 #: The services that Lookout calls, and those by which the SDK comes to credentials.
 SERVICES = ("sqs", "ecr", "sts", "sso", "sso-oidc", "signin")
+#: What the list of endpoints calls them.
+ENDPOINTS = ("sqs", "api.ecr", "sts", "portal.sso", "oidc")
 #: Of its descriptions, those that only callers of other functions need.
 UNUSED = ("paginators-*", "waiters-*", "examples-*")
 #: What has no use in the image: the installer, rich's highlighting of source code and Markdown, pydantic's
@@ -52,7 +54,7 @@ def trim_botocore(data: Path) -> None:
     known = json.loads(endpoints.read_text())
     for partition in known["partitions"]:
         services = partition["services"]
-        partition["services"] = {name: services[name] for name in SERVICES if name in services}
+        partition["services"] = {name: services[name] for name in ENDPOINTS if name in services}
     endpoints.write_text(json.dumps(known, separators=(",", ":")))
 
 

@@ -44,6 +44,7 @@ for module in pkgutil.iter_modules(lookout.__path__):
         importlib.import_module(f"lookout.{module.name}")
 session = botocore.session.get_session()
 for service in ("sqs", "ecr", "sts", "sso", "sso-oidc"):
+    print(service, *session.get_available_regions(service))
     for region in ("eu-west-1", "cn-north-1", "us-gov-west-1"):
         client = session.create_client(
             service, region_name=region, aws_access_key_id="a", aws_secret_access_key="b"
@@ -104,6 +105,8 @@ def size(engine: PrivateEngine, reference: str) -> int:
 def test_nothing_that_is_used_was_left_out_of_it(engine: PrivateEngine, product_image: str) -> None:
     python = ("run", "--rm", "--network=none", "--read-only", "--entrypoint=python", product_image, "-c")
     said = engine.docker(*python, EVERYTHING).splitlines()
+    for service in ("sqs", "ecr", "sts", "sso", "sso-oidc"):
+        assert any(line.startswith(f"{service} ") and " eu-central-1 " in line for line in said)
     assert "sqs eu-west-1 https://sqs.eu-west-1.amazonaws.com" in said
     assert "ecr cn-north-1 https://api.ecr.cn-north-1.amazonaws.com.cn" in said
     assert "sts us-gov-west-1 https://sts.us-gov-west-1.amazonaws.com" in said
