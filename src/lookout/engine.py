@@ -278,11 +278,8 @@ class Engine:
         The default bridge is made anew at each start, after what ran before was stopped. With live-restore
         it is not, but then no container ends with its engine.
         """
-        try:
-            bridge = await self._get_object("look at the default bridge", "networks/bridge")
-        except NotFound:
-            return ""
-        return str(bridge.get("Created") or "")
+        networks = await self._get_list("list networks", "networks")
+        return next((str(one.get("Created") or "") for one in networks if one["Name"] == "bridge"), "")
 
     async def set_restart_policy(self, container: str, policy: Json) -> None:
         path = f"containers/{_path(container)}/update"
