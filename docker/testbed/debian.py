@@ -17,6 +17,8 @@ PACKAGES = {
     # Newer suites' runc and tini need a newer C library, so these and the rest come from here always.
     BASE_SUITE: (
         *("docker.io", "containerd", "runc", "tini", "docker-registry", "busybox-static", "iptables"),
+        *("haproxy", "libopentracing-c-wrapper0", "libopentracing1"),
+        *("liblua5.3-0", "libpcre2-8-0", "libssl3", "libcrypt1"),
         *("libdevmapper1.02.1", "libseccomp2", "libsystemd0", "libudev1"),
         *("libip4tc2", "libip6tc2", "libxtables12", "libmnl0", "libnftnl11"),
         *("libnfnetlink0", "libnetfilter-conntrack3", "mmdebstrap"),
