@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -14,15 +15,20 @@ from typing import Any
 import pytest
 
 from lookout.model import Json
+from testbed.compose import Compose
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy
+from testbed.gate import Gate
 from testbed.images import make_image, push
+from testbed.proxy_image import CONFIGURATION, USER, make_proxy_image
 from testbed.socket_proxy import SocketProxy
 from testbed.sqs import LocalSqs
-from tests.integration.conftest import AppImage, MakeContainer
+from tests.integration.conftest import AppImage, Inspect, MakeContainer
+from tests.integration.contained import SOCKET, ContainedLookout
 from tests.integration.deploys import leftovers
 from tests.integration.forked import run
 from tests.integration.hosts import CONTAINERD, Host
+from tests.integration.readme import ROOT, Shell, block
 from tests.integration.running import CODE
 from tests.integration.service import Service
 from tests.unit.test_socket_proxy import in_readme
@@ -240,13 +246,12 @@ def test_nothing_else_gets_to_the_engine(line: FaultProxy, engine: PrivateEngine
         assert line.requests == ["GET /v1.41/info"]
         for call in REFUSED:
             assert answer(proxy, call.replace("{id}", some)) == HTTPStatus.FORBIDDEN, call
-        for headers in ("Connection: Upgrade\r\nUpgrade: h2c", "Connection: Upgrade\r\nUpgrade: tcp"):
-            for call in ("GET /info", f"POST /containers/{some}/attach?stream=1&stdout=1&stderr=1"):
-                assert answer(proxy, call, headers) == HTTPStatus.FORBIDDEN
+        for call in ("GET /info", f"POST /containers/{some}/attach?stream=1&stdout=1&stderr=1"):
+            assert answer(proxy, call, "Connection: Upgrade\r\nUpgrade: tcp") == HTTPStatus.FORBIDDEN, call
         for call in ("GET /info#/../volumes", "GET docker:/info", "GET /volumes GET /info", "PRI * HTTP/2.0"):
             assert answer(proxy, call) == HTTPStatus.BAD_REQUEST
         assert line.requests == ["GET /v1.41/info"]
-        assert len(proxy.refused) == len(REFUSED) + 4
+        assert len(proxy.refused) == len(REFUSED) + 2
 
 
 def answer(proxy: SocketProxy, call: str, headers: str = "Accept: */*") -> int:
@@ -285,3 +290,85 @@ async def test_who_hangs_up_hangs_up_on_the_engine(begins: bytes, engine: Privat
             assert not gone.is_set()
             writer.close()
             await asyncio.wait_for(gone.wait(), LONG)
+
+
+SOCKET_GROUP = 4244
+LOOKOUT_USER = 65532
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of the compose files, as a clone has it."""
+    files = tmp_path / "docker"
+    files.mkdir()
+    for file in (*(ROOT / "docker").glob("compose*.yml"), ROOT / "docker" / "socket-proxy.cfg"):
+        shutil.copy(file, files)
+    return files
+
+
+@pytest.mark.parametrize("suite", ["trixie", "forky"])
+def test_every_version_of_compose_gives_the_socket_to_the_proxy_alone(
+    engine: PrivateEngine, suite: str, folder: Path
+) -> None:
+    compose = Compose(engine, suite, folder / "compose.yml", folder / "compose.socket-proxy.yml")
+    for group, user in (("", "0"), (str(SOCKET_GROUP), f"{USER}:{SOCKET_GROUP}")):
+        compose.write({"DOCKER_GID": group})
+        project = json.loads(compose.run("config", "--format=json"))
+        lookout, proxy, app = (project["services"][name] for name in ("lookout", "socket-proxy", "app"))
+        assert not {"volumes", "group_add"} & lookout.keys()
+        assert (lookout["user"], set(lookout["networks"])) == ("lookout", {"default", "socket"})
+        assert lookout["environment"]["DOCKER_HOST"] == "tcp://socket-proxy:2375"
+        assert (proxy["user"], set(proxy["networks"])) == (user, {"socket"})
+        assert [one["target"] for one in proxy["volumes"]] == [SOCKET, CONFIGURATION]
+        assert project["networks"]["socket"]["internal"]
+        assert "socket" not in app["networks"]
+
+
+@pytest.mark.queue
+def test_beside_the_proxy_a_message_deploys_though_lookout_has_no_socket(
+    engine: PrivateEngine,
+    product_image: str,
+    gate: Gate,
+    sqs: LocalSqs,
+    queue_url: str,
+    app_image: AppImage,
+    inspect: Inspect,
+    folder: Path,
+) -> None:
+    make_proxy_image(engine, "lookout-test-haproxy:1")
+    engine.sandbox.run(["chgrp", str(SOCKET_GROUP), engine.socket])
+    name, two = app_image("1").removesuffix(":1"), app_image("2")
+    settings = sqs.environment() | {
+        "LOOKOUT_IMAGE": product_image,
+        "SOCKET_PROXY_IMAGE": "lookout-test-haproxy:1",
+        "APP_IMAGE": name,
+        "TAG": "1",
+        "DOCKER_GID": str(SOCKET_GROUP),
+        "DOCKER_SOCKET": str(engine.socket),
+        "AWS_ENDPOINT_URL_SQS": gate.endpoint,
+        "SqsQueueUrl": queue_url.replace(sqs.endpoint, gate.endpoint),
+        "LogFormat": "json",
+        "MonitorSeconds": "0.2",
+        "PollTimeSeconds": "1",
+    }
+    (folder / ".env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    shell = Shell(engine, folder.parent)
+    up = f"export DOCKER_HOST={engine.docker_host}\n{block('A socket proxy', 'sh')}"
+    try:
+        shell.run(up)
+        sqs.send(queue_url, {"ImageName": name, "ImageTag": "2"})
+        ContainedLookout(engine, "docker-lookout-1").wait_for("deployed", image=two)
+        assert inspect("docker-app-1")["Config"]["Image"] == two
+        assert inspect("docker-lookout-1")["Mounts"] == []
+        assert ids(engine, "docker-lookout-1") == {LOOKOUT_USER}
+        assert ids(engine, "docker-socket-proxy-1") == {USER, SOCKET_GROUP}
+        assert "403" not in engine.docker("logs", "docker-socket-proxy-1")
+    finally:
+        shell.run(up.replace("up --detach", "down --timeout=1"))
+
+
+def ids(engine: PrivateEngine, container: str) -> set[int]:
+    """Of the user and the groups that the first process of a container has."""
+    status = engine.sandbox.run(["cat", f"/proc/{engine.inspected(container)['State']['Pid']}/status"])
+    lines = re.findall(r"^(?:Uid|Gid|Groups):\s*(.*)$", status, re.MULTILINE)
+    return {int(number) for line in lines for number in line.split()}
