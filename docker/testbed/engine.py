@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,14 @@ from testbed.sandbox import HOSTS, Sandbox, end
 START_SECONDS = 30
 ANSWER_SECONDS = 60
 LONGEST_SOCKET_PATH = 107  # the kernel's limit
+# One of our own, since dockerd gives the one that it starts no such settings. Without them containerd 1.6
+# looks a hundred times a second whether there is something to collect.
+CONTAINERD = """
+version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[plugins."io.containerd.gc.v1.scheduler"]
+pause_threshold = 0.0
+"""
 
 
 class DockerFailed(Exception):
@@ -106,6 +114,14 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def _listens(path: Path) -> bool:
+    """Whether somebody takes connections at this socket."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        return True
+    return False
+
+
 def _parts(reference: str) -> tuple[str, str]:
     """The repository of a reference, and its tag, if it has one."""
     host, slash, path = reference.rpartition("/")
@@ -150,6 +166,7 @@ class PrivateEngine(Engine):
         self._arguments = [
             f"--host={self.docker_host}",
             f"--config-file={self.directory / 'daemon.json'}",
+            f"--containerd={self._containerd_socket}",
             f"--data-root={self.directory / 'data'}",
             f"--exec-root={self.directory / 'exec'}",
             f"--pidfile={self.directory / 'docker.pid'}",
@@ -160,6 +177,7 @@ class PrivateEngine(Engine):
             *flags,
         ]
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._containerd: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -178,18 +196,16 @@ class PrivateEngine(Engine):
             self._set_client(self._packages.program("docker"), self._packages.environment())
         if not self.directory.exists():
             self._prepare()
-        with self._log.open("ab") as log:
-            self._daemon = self.sandbox.popen(
-                [self._packages.program("dockerd"), *self._arguments],
-                env=self._packages.environment() | self._variables,
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not self.answers():
-            if self._daemon.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the engine did not start:\n{self.log()[-2000:]}")
-            time.sleep(0.02)
+        self._containerd = self._launch(
+            "containerd",
+            f"--config={self.directory / 'containerd.toml'}",
+            f"--address={self._containerd_socket}",
+            f"--root={self.directory / 'data/containerd'}",
+            f"--state={self.directory / 'exec/containerd'}",
+        )
+        self._wait_until(lambda: _listens(self._containerd_socket), self._containerd)
+        self._daemon = self._launch("dockerd", *self._arguments)
+        self._wait_until(self.answers, self._daemon)
 
     def stop(self) -> None:
         """Stop the engine in order, its containers with it."""
@@ -197,14 +213,9 @@ class PrivateEngine(Engine):
 
     def kill(self) -> None:
         """End the engine as a crash would: its containers run on until it starts again."""
-        containerd = self._containerd()
         self._end(signal.SIGKILL)
-        # The next start would take these for a running engine's, until containerd too has ended.
-        while containerd and self._runs(containerd):
-            time.sleep(0.01)
+        # The next start would take what has this number then for a running engine.
         (self.directory / "docker.pid").unlink(missing_ok=True)
-        for path in (self.directory / "exec").rglob("containerd.pid"):
-            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove the engine and all that it holds, at once."""
@@ -303,6 +314,10 @@ class PrivateEngine(Engine):
         return said
 
     @property
+    def _containerd_socket(self) -> Path:
+        return self.directory / "containerd.sock"
+
+    @property
     def _log(self) -> Path:
         return self.directory / "dockerd.log"
 
@@ -310,23 +325,31 @@ class PrivateEngine(Engine):
         self.sandbox.up()
         # An empty configuration of its own: the machine's is for the machine's engine.
         (self.directory / "daemon.json").write_text("{}")
+        (self.directory / "containerd.toml").write_text(CONTAINERD)
         data = self.directory / "data"
         data.mkdir()
         # In memory: fast, gone with the sandbox, and overlayfs works even where /tmp is one.
         limit = [] if self._room is None else [f"--options=size={self._room}"]
         self.sandbox.run(["mount", "-t", "tmpfs", *limit, "tmpfs", data])
 
+    def _launch(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return self.sandbox.popen(
+                [self._packages.program(program), *arguments],
+                env=self._packages.environment() | self._variables,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _wait_until(self, answers: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the engine did not start:\n{self.log()[-2000:]}")
+            time.sleep(0.02)
+
     def _end(self, number: signal.Signals) -> None:
         assert self._daemon, "the engine was never started"
+        assert self._containerd
         end(self._daemon, number)
-
-    def _containerd(self) -> str | None:
-        for path in (self.directory / "exec").rglob("containerd.pid"):
-            return path.read_text()
-        return None
-
-    def _runs(self, number: str) -> bool:
-        try:
-            return "\nState:\tZ" not in self.sandbox.run(["cat", f"/proc/{number}/status"])
-        except RuntimeError:
-            return False
+        end(self._containerd, number)
