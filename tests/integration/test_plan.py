@@ -18,6 +18,7 @@ from lookout.rollout import schedule
 from testbed.engine import PrivateEngine
 from tests.integration.conftest import AppImage, MakeContainer, MakeDeployer
 from tests.integration.deploys import mistold, request_for
+from tests.integration.forked import run
 from tests.integration.merging import V1, Bench, bench_on
 from tests.integration.running import CODE
 from tests.integration.watching import volumes
@@ -29,24 +30,14 @@ Lookout = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def lookout(engine: PrivateEngine, tmp_path: Path) -> Lookout:
-    """Run the command as an operator would, with nothing configured but where the engine is."""
+    """Run the command with nothing configured but where the engine is, from a process that is there already."""
 
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "lookout", *arguments],
-            env={
-                "PATH": os.defpath,
-                "PYTHONPATH": CODE,
-                "DOCKER_HOST": engine.docker_host,
-                **environment,
-            },
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def lookout(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": os.defpath, "PYTHONPATH": CODE, "DOCKER_HOST": engine.docker_host}
+        ended = run(environment | variables, tmp_path, arguments, timeout=60)
+        return subprocess.CompletedProcess(arguments, *ended)
 
-    return run
+    return lookout
 
 
 def state(engine: PrivateEngine) -> list[object]:

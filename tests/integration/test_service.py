@@ -31,12 +31,16 @@ A_LITTLE = 8  # seconds for an interpreter to end on a busy machine
 
 @pytest.fixture
 def start(engine: PrivateEngine, sqs: LocalSqs, queue_url: str, tmp_path: Path) -> Iterator[Start]:
-    """Start Lookout on the test's queue; keyword arguments are its settings, `pace` its waits."""
+    """Start Lookout on the test's queue; keyword arguments are its settings, `pace` its waits.
+
+    It is `forked` from a process that has imported everything before, else started as an operator would.
+    """
     started: list[RunningLookout] = []
 
-    def make(*, pace: dict[str, Any] | None = None, **variables: str) -> RunningLookout:
+    def make(*, forked: bool = True, pace: dict[str, Any] | None = None, **variables: str) -> RunningLookout:
         environment = {"SqsQueueUrl": queue_url, "DOCKER_HOST": engine.docker_host, "MonitorSeconds": "1"}
-        started.append(RunningLookout(environment | sqs.environment() | variables, tmp_path, **(pace or {})))
+        environment |= sqs.environment() | variables
+        started.append(RunningLookout(environment, tmp_path, forked=forked, **(pace or {})))
         return started[-1]
 
     yield make
@@ -73,7 +77,7 @@ def test_a_message_redeploys_and_the_same_message_again_changes_nothing(
 ) -> None:
     name = make_container(app_image("1"), "api")
     image = app_image("2")
-    lookout = start()
+    lookout = start(forked=False)
     first = send(image, DeployTimeSeconds="30")
     deployed = lookout.wait_for("deployed", message_id=first)
     begun = lookout.wait_for("deploying", message_id=first)
@@ -416,7 +420,9 @@ def test_sigterm_ends_lookout_also_while_the_engine_is_away(start: Start, line: 
 
 
 def test_wrong_settings_end_it_with_code_2_and_one_line_each(start: Start) -> None:
-    lookout = start(SqsQueueUrl="", LogLevel="loud", PollTimeSeconds="0", RegistryPassword="hunter2")
+    lookout = start(
+        forked=False, SqsQueueUrl="", LogLevel="loud", PollTimeSeconds="0", RegistryPassword="hunter2"
+    )
     assert lookout.exit_code() == 2
     lines = lookout.complaints()
     assert sorted(line.split(":")[1].strip() for line in lines) == [
@@ -442,7 +448,7 @@ def test_wrong_settings_end_it_with_code_2_and_one_line_each(start: Start) -> No
 def test_what_can_never_work_ends_it_with_code_2_and_one_line(
     start: Start, variables: dict[str, str]
 ) -> None:
-    lookout = start(**variables)
+    lookout = start(forked=False, **variables)
     assert lookout.exit_code() == 2
     assert len(lookout.complaints()) == 1
 
