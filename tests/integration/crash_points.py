@@ -91,6 +91,15 @@ def steps(every: Iterable[Point]) -> list[Point]:
     return [point for point in every if point.is_step]
 
 
+def kills(every: Iterable[Point]) -> list[Point]:
+    """Each state in which a kill between two steps finds the engine, once.
+
+    Who is killed just before a step has done no other than who is killed just after the one before it.
+    """
+    first, *others = steps(every)
+    return [first, *(point for point in others if point.when == "after")]
+
+
 def states(every: Iterable[Point]) -> list[Point]:
     """Without those after a look, for one to whom it makes no difference whether that was answered."""
     return [point for point in every if point.is_step or point.when == "before"]

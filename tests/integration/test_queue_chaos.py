@@ -22,7 +22,7 @@ MANY = pytest.mark.newest(only=True)
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(900)]
 
-IMAGES, MESSAGES = (15, 150) if IS_SAMPLE else (30, 300)
+IMAGES, MESSAGES = (10, 90) if IS_SAMPLE else (30, 300)
 SENDERS = 3
 FAULTY = MESSAGES // 15  # one in so many calls to the queue goes wrong
 RESTARTS = 6
