@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 import lookout
+from lookout import chosen, settings
 
 CODE = str(Path(lookout.__file__).parent.parent)
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/deploys"
@@ -100,3 +101,10 @@ def test_where_no_other_process_can_read_them_this_one_does(tmp_path: Path, trou
     found = told(tmp_path, EVERYTHING, trouble=trouble)
     assert found["settings"]["SqsQueueUrl"] == URL
     assert "pydantic" in found["modules"]
+
+
+def test_what_is_read_is_what_the_parts_are_promised() -> None:
+    promised = get_type_hints(chosen.Settings)
+    read = get_type_hints(settings.Settings)
+    assert settings.Settings.model_fields.keys() == promised.keys()
+    assert {name: read[name] for name in promised} == promised
