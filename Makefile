@@ -37,10 +37,11 @@ image: ## build Lookout's image, with the tag IMAGE=lookout; BUILD_FLAGS are doc
 # For this machine's architecture, and the Python of the Dockerfile's base image.
 wheels: ## download what the image is made of, so that `make image` needs no package index
 	rm -rf wheels
+	machine=$$(uname -m | sed 's/^arm64$$/aarch64/'); \
 	for pins in requirements build; do \
 	  $(PYTHON) -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: \
 	    --python-version 3.13 --implementation cp --abi cp313 --abi abi3 --abi none --platform any \
-	    --platform manylinux2014_$$(uname -m) --platform manylinux_2_28_$$(uname -m) \
+	    --platform manylinux2014_$$machine --platform manylinux_2_28_$$machine \
 	    --requirement docker/image/$$pins.txt --dest wheels || exit 1; \
 	done
 

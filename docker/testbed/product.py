@@ -89,8 +89,10 @@ def _wheels(context: Path, folder: Path) -> Path:
 
 def _base(folder: Path) -> Path:
     """A minimal Debian with Python, as an archive of its files."""
-    archive = folder / f"{SUITE}.tar"
+    archive = folder / f"{SUITE}-{_digest(ITSELF)}.tar"
     if not archive.exists():
+        for outdated in folder.glob(f"{SUITE}*.tar"):
+            outdated.unlink()
         partial = folder / f"{SUITE}.partial.tar"
         unread = " ".join(f'"$1"/{path}' for path in UNREAD)
         debian.run(
@@ -98,6 +100,8 @@ def _base(folder: Path) -> Path:
                 *("perl", str(debian.unpacked().program("mmdebstrap")), "--quiet", "--mode=root"),
                 *("--variant=minbase", f"--include={PACKAGES}", '--aptopt=APT::Sandbox::User "root"'),
                 f'--customize-hook=rm -rf {unread}; ln -s /usr/bin/python3 "$1"/usr/local/bin/python',
+                # Nor has the Dockerfile's own base image the standard library compiled.
+                '--customize-hook=find "$1"/usr/lib/python3* -name "*.pyc" -delete',
                 *(SUITE, str(partial), debian.source(SUITE)),
             ]
         )

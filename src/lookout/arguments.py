@@ -77,7 +77,7 @@ class _Version(argparse.Action):
     ) -> None:
         from importlib.metadata import version
 
-        print(f"{parser.prog} {version('lookout')}")
+        print(f"{parser.prog} {version('lookout-sqs')}")
         parser.exit()
 
 

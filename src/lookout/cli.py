@@ -72,6 +72,9 @@ def _guarded(command: str, work: Callable[[], int]) -> int:
 
 
 def _run(pace: "Pace | None") -> int:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until there is something to stop. Process 1 of a container would not even hear of the former.
+        signal.signal(number, _end_at_once)
     from lookout.reading import Reading
 
     reading = Reading()
@@ -82,6 +85,10 @@ def _run(pace: "Pace | None") -> int:
     log.configure(chosen.log_level, chosen.log_format)
     asyncio.run(app.run(chosen, pace=pace or app.PROMISED))
     return DONE
+
+
+def _end_at_once(*_: object) -> None:
+    sys.exit(DONE)
 
 
 @contextmanager
@@ -151,7 +158,7 @@ def _deploy(arguments: "argparse.Namespace") -> int:
         key, _, rest = fault.partition(" ")
         arguments.refuse(f"{OPTIONS.get(key, key)} {rest}")
     if not (arguments.json or arguments.no_wait) and not _has_rich():
-        _complain("the display needs rich: pip install 'lookout[cli]', or use --json or --no-wait")
+        _complain("the display needs rich: pip install rich, or use --json or --no-wait")
         return MISUSED
     screen = _screen(arguments)
     stop, watch = sender.Stop(), sender.Watch(screen, for_retries=arguments.wait_for_retries)

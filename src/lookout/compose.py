@@ -20,6 +20,9 @@ PREFIX = "com.docker.compose."
 IMAGE = PREFIX + "image"
 PROJECT, SERVICE, ONE_OFF = PREFIX + "project", PREFIX + "service", PREFIX + "oneoff"
 FILES, FOLDER = PREFIX + "project.config_files", PREFIX + "project.working_dir"
+ENVIRONMENT_FILE = PREFIX + "project.environment_file"
+#: By which Compose calls a file that it has read from its standard input.
+STDIN = "-"
 
 
 def labels(container: Json, reference: str, image_id: str) -> Json:
@@ -46,12 +49,12 @@ def remarks(container: Json, reference: str, around: Surroundings) -> Iterator[s
     service = f"service {known.get(SERVICE, '')} of project {known.get(PROJECT, '')}"
     if _has_drifted(container, reference):
         new = Reference.parse(_meant(container, reference))
-        files = f" ({known[FILES]})" if known.get(FILES) else ""
-        folder = f"{known[FOLDER]}/.env" if known.get(FOLDER) else "its .env"
+        files = f" ({known[FILES]})" if known.get(FILES, STDIN) != STDIN else ""
+        usual = f"{known[FOLDER]}/.env" if known.get(FOLDER) else "its .env"
         yield (
             f"Compose has {_composed_from(container)} for {service}{files}: {_put_back(bool(owners), is_moved)}; set "
-            f"the tag {new.tag if new else reference} there, or in {folder}, and the next `up` makes the container "
-            "anew once more, on this image"
+            f"the tag {new.tag if new else reference} there, or in {known.get(ENVIRONMENT_FILE) or usual}, and the next `up` makes the "
+            "container anew once more, on this image"
         )
     elif is_moved:
         yield (

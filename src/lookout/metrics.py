@@ -24,7 +24,7 @@ class Metrics(Collector):
 
     def __init__(self, vitals: Vitals) -> None:
         self._vitals = vitals
-        self._version = version("lookout")
+        self._version = version("lookout-sqs")
         self._registry = CollectorRegistry()
         self._registry.register(self)
 

@@ -6,6 +6,7 @@ is forked that reads them, tells them, and ends, while this one goes on with its
 
 import os
 import pickle
+from contextlib import suppress
 from typing import Any
 
 from lookout.chosen import Settings
@@ -32,12 +33,15 @@ class Reading:
         with os.fdopen(self._told_at, "rb") as pipe:
             told = pipe.read()
         if self._child:
-            os.waitpid(self._child, 0)
-        if not told:  # then it is read here, and what was wrong there is wrong here and seen
+            with suppress(ChildProcessError):  # where SIGCHLD is ignored, the kernel has done it
+                os.waitpid(self._child, 0)
+        try:
+            values, wrong, environment = pickle.loads(told)  # noqa: S301  nobody else writes into that pipe
+        except (EOFError, pickle.UnpicklingError):
+            # It has ended before it had told all. What was wrong there is wrong here and seen.
             from lookout import settings
 
             return settings.load()
-        values, wrong, environment = pickle.loads(told)  # noqa: S301  nobody else writes into that pipe
         if wrong:
             raise WrongSettings(wrong)
         _set_environment(environment)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -27,6 +29,7 @@ EVERYTHING = {
     "DOCKER_HOST": " ",
 }
 DOTENV = "AWS_REGION=eu-north-1\nHttpPort=9469\n"
+TELLS_HALF = "dumps = reading.pickle.dumps\nreading.pickle.dumps = lambda told: dumps(told)[:-9]\n"
 ENDS_UNHEARD = "reading._read = lambda: 1 / 0\n"
 HAS_NO_ROOM = "def refuse(): raise BlockingIOError\nos.fork = refuse\n"
 
@@ -96,11 +99,32 @@ def test_each_wrong_setting_has_its_line(tmp_path: Path) -> None:
     assert lines == told(tmp_path, wrong, HERE)
 
 
-@pytest.mark.parametrize("trouble", [ENDS_UNHEARD, HAS_NO_ROOM], ids=["ends unheard", "no further process"])
+@pytest.mark.parametrize("trouble", [ENDS_UNHEARD, TELLS_HALF, HAS_NO_ROOM])
 def test_where_no_other_process_can_read_them_this_one_does(tmp_path: Path, trouble: str) -> None:
     found = told(tmp_path, EVERYTHING, trouble=trouble)
     assert found["settings"]["SqsQueueUrl"] == URL
     assert "pydantic" in found["modules"]
+
+
+def test_one_whose_children_nobody_waits_for_has_them_read_too(tmp_path: Path) -> None:
+    ignored = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    assert told(tmp_path, EVERYTHING, trouble=ignored)["settings"]["SqsQueueUrl"] == URL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_they_are_read_ends_lookout_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    os.mkfifo(tmp_path / ".env")  # of which nothing comes, so that the reading lasts
+    lookout = subprocess.Popen(
+        [sys.executable, "-m", "lookout"], env={"PYTHONPATH": CODE}, cwd=tmp_path, stderr=subprocess.PIPE
+    )
+    reading = Path(f"/proc/{lookout.pid}/task/{lookout.pid}/children")
+    while not reading.read_text():
+        time.sleep(0.01)
+    lookout.send_signal(number)
+    assert lookout.wait(60) == 0
+    # Let that process go on to its end, too.
+    (tmp_path / ".env").write_text("")
+    assert lookout.communicate()[1] == b""
 
 
 def test_what_is_read_is_what_the_parts_are_promised() -> None:
