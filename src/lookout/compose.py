@@ -51,10 +51,11 @@ def remarks(container: Json, reference: str, around: Surroundings) -> Iterator[s
         new = Reference.parse(_meant(container, reference))
         files = f" ({known[FILES]})" if known.get(FILES, STDIN) != STDIN else ""
         usual = f"{known[FOLDER]}/.env" if known.get(FOLDER) else "its .env"
+        variables = known.get(ENVIRONMENT_FILE) or usual
         yield (
             f"Compose has {_composed_from(container)} for {service}{files}: {_put_back(bool(owners), is_moved)}; set "
-            f"the tag {new.tag if new else reference} there, or in {known.get(ENVIRONMENT_FILE) or usual}, and the next `up` makes the "
-            "container anew once more, on this image"
+            f"the tag {new.tag if new else reference} there, or in {variables}, and the next `up` makes the container "
+            "anew once more, on this image"
         )
     elif is_moved:
         yield (

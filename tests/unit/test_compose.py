@@ -141,3 +141,10 @@ def test_where_the_project_lies_is_left_out_if_it_is_not_known_and_shown_safely_
     assert "or in its .env" in remark
     (remark,) = copied(composed(project="a\x1b[31m\nb")).remarks
     assert remark.isprintable()
+
+
+def test_the_file_of_variables_that_compose_was_given_is_named_instead_of_the_usual_one() -> None:
+    given = {"project.environment_file": "/srv/prod.env", "project.config_files": "-"}
+    (remark,) = copied(composed(**given)).remarks
+    assert "or in /srv/prod.env" in remark
+    assert "of project shop:" in remark

@@ -118,12 +118,11 @@ def test_a_signal_while_they_are_read_ends_lookout_in_order(tmp_path: Path, numb
         [sys.executable, "-m", "lookout"], env={"PYTHONPATH": CODE}, cwd=tmp_path, stderr=subprocess.PIPE
     )
     reading = Path(f"/proc/{lookout.pid}/task/{lookout.pid}/children")
-    while not reading.read_text():
+    while not (children := reading.read_text()):
         time.sleep(0.01)
     lookout.send_signal(number)
     assert lookout.wait(60) == 0
-    # Let that process go on to its end, too.
-    (tmp_path / ".env").write_text("")
+    os.kill(int(children), signal.SIGKILL)
     assert lookout.communicate()[1] == b""
 
 
