@@ -24,6 +24,8 @@ UNREAD = (
     *("pip", "pip-*", "pygments", "pygments-*", "markdown_it", "markdown_it_*", "mdurl", "mdurl-*"),
     *("pydantic/v1", "aiohttp/_websocket/*.so", "**/*.c", "**/*.h", "**/*.pyx", "**/*.pxd", "**/*.pyi"),
 )
+#: Of the environment's commands; others' packages bring some too.
+KEPT_COMMANDS = ("python", "lookout")
 
 
 def main() -> None:
@@ -32,8 +34,9 @@ def main() -> None:
     for pattern in UNREAD:
         for path in list(packages.glob(pattern)):
             remove(path)
-    for path in Path(sys.prefix, "bin").glob("pip*"):
-        path.unlink()
+    for path in Path(sys.prefix, "bin").iterdir():
+        if not path.name.startswith(KEPT_COMMANDS):
+            path.unlink()
     # Nothing changes there any more, so that Python need not look whether a source file is newer.
     compiled = compileall.compile_dir(
         packages, quiet=1, force=True, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH

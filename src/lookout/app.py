@@ -189,7 +189,7 @@ def _note_absence(engine: Engine, state: RetryCallState) -> None:
         engine=engine.address,
         error=str(error),
         seconds=round(state.upcoming_sleep, 1),
-        hint="mount the Docker socket into Lookout's container, or set DOCKER_HOST",
+        hint="mount the Docker socket into Lookout's container, or set DOCKER_HOST; `lookout check` tells more",
     )
 
 

@@ -102,7 +102,9 @@ class Receiver:
         except (QueueUnusable, QueueDenied) as exc:
             if self._answered:
                 raise
-            raise WrongSettings([f"SqsQueueUrl or AWS credentials: {exc}"]) from exc
+            raise WrongSettings(
+                [f"SqsQueueUrl or AWS credentials: {exc}; `lookout check` tells more"]
+            ) from exc
         self._answered = True
         return messages
 
