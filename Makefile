@@ -58,8 +58,8 @@ pins: ## choose the newest versions that the image may be made of, and write the
 footprint: .venv/.ready ## what the image takes: size, memory and CPU when idle, beside a bare poll
 	@$(BIN)/python -m footprint
 
-# More workers than processors, since many of these tests mostly wait.
-test: lint ## all that must pass: format, types, unit, integration
+# More workers than processors, since many of these tests mostly wait. `lint` is one of them.
+test: .venv/.ready ## all that must pass: format, types, unit, integration
 	$(BIN)/pytest -n 8 --dist worksteal
 
 compat: ENGINE = trixie forky forky-containerd

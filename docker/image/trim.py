@@ -18,10 +18,10 @@ SERVICES = ("sqs", "ecr", "sts", "sso", "sso-oidc", "signin")
 ENDPOINTS = ("sqs", "api.ecr", "sts", "portal.sso", "oidc")
 #: Of its descriptions, those that only callers of other functions need.
 UNUSED = ("paginators-*", "waiters-*", "examples-*")
-#: What has no use in the image: the installer, rich's highlighting of source code and Markdown, pydantic's
+#: What has no use in the image: rich's highlighting of source code and Markdown, pydantic's
 #: former version, what makes WebSockets faster, and the sources of compiled modules.
 UNREAD = (
-    *("pip", "pip-*", "pygments", "pygments-*", "markdown_it", "markdown_it_*", "mdurl", "mdurl-*"),
+    *("pygments", "pygments-*", "markdown_it", "markdown_it_*", "mdurl", "mdurl-*"),
     *("pydantic/v1", "aiohttp/_websocket/*.so", "**/*.c", "**/*.h", "**/*.pyx", "**/*.pxd", "**/*.pyi"),
 )
 #: Of the environment's commands; others' packages bring some too.

@@ -88,7 +88,7 @@ def _run(pace: "Pace | None") -> int:
 
 
 def _end_at_once(*_: object) -> None:
-    sys.exit(DONE)
+    os._exit(DONE)  # an exception could be lost in the middle of an import
 
 
 @contextmanager

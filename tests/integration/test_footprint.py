@@ -10,7 +10,7 @@ from testbed.gate import Gate
 from testbed.sqs import LocalSqs
 from tests.integration import running
 
-pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(400)]
 
 #: The modules of other commands, of settings that are off, and those that are used but once.
 UNNEEDED = {

@@ -33,7 +33,7 @@ from tests.integration.running import CODE
 from tests.integration.service import Service
 from tests.unit.test_socket_proxy import in_readme
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
 DIES = 'CMD ["sh", "-c", "echo no such table >&2; exit 3"]'
 LONG = 60  # seconds: no test of speed

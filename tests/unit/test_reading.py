@@ -121,9 +121,13 @@ def test_a_signal_while_they_are_read_ends_lookout_in_order(tmp_path: Path, numb
     while not (children := reading.read_text()):
         time.sleep(0.01)
     lookout.send_signal(number)
-    assert lookout.wait(60) == 0
-    os.kill(int(children), signal.SIGKILL)
-    assert lookout.communicate()[1] == b""
+    try:
+        assert lookout.wait(60) == 0
+    finally:
+        lookout.kill()
+        os.kill(int(children), signal.SIGKILL)
+        said = lookout.communicate()[1]
+    assert said == b""
 
 
 def test_what_is_read_is_what_the_parts_are_promised() -> None:
