@@ -58,9 +58,10 @@ pins: ## choose the newest versions that the image may be made of, and write the
 footprint: .venv/.ready ## what the image takes: size, memory and CPU when idle, beside a bare poll
 	@$(BIN)/python -m footprint
 
-# More workers than processors, since many of these tests mostly wait. `lint` is one of them.
+# More workers than processors, since many of these tests mostly wait. `lint` is one of them. Beside them
+# the image is made that some of them run, or they would wait for the first that has it made.
 test: .venv/.ready ## all that must pass: format, types, unit, integration
-	$(BIN)/pytest -n 8 --dist worksteal
+	@$(BIN)/python -m testbed & $(BIN)/pytest -n 8 --dist worksteal
 
 compat: ENGINE = trixie forky forky-containerd
 compat: export LOOKOUT_TEST_COMPAT = 1

@@ -46,21 +46,22 @@ class BuildFailed(Exception):
 def have(engine: PrivateEngine) -> str:
     """Let an engine have the image, and its base as BASE; returns the image's reference."""
     if not engine.docker("images", "--quiet", REFERENCE):
-        engine.load(_archive())
+        engine.load(archive())
     return REFERENCE
 
 
-def _archive() -> Path:
+def archive() -> Path:
+    """What `docker save` has made of the image and its base; built if it was not yet."""
     folder = debian.cache() / "product"
     folder.mkdir(parents=True, exist_ok=True)
     with debian.locked(folder / "lock"):
-        archive = folder / f"image-{_digest(*SOURCES, *TOOLS, ITSELF)}.tar"
-        if not archive.exists():
+        saved = folder / f"image-{_digest(*SOURCES, *TOOLS, ITSELF)}.tar"
+        if not saved.exists():
             for outdated in folder.glob("image-*"):
                 outdated.unlink()
             with tempfile.TemporaryDirectory(prefix="lookout-image-") as directory:
-                _build(Path(directory), folder, archive)
-    return archive
+                _build(Path(directory), folder, saved)
+    return saved
 
 
 def _build(context: Path, folder: Path, archive: Path) -> None:

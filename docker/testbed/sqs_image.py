@@ -20,22 +20,18 @@ ENTRYPOINT ["python3", "-m", "moto.server", "-H", "0.0.0.0"]
 
 def have(engine: PrivateEngine) -> str:
     """Let an engine have the image under its public name, which is returned."""
-    wanted = _requirements()
-    version = next(one for one in wanted if one.startswith("moto==")).removeprefix("moto==")
-    reference = f"motoserver/moto:{version}"
+    made_of = context()
+    reference = f"motoserver/moto:{made_of.name}"
     if not engine.docker("images", "--quiet", reference):
         product.have(engine)  # for its base
-        engine.docker("build", "--quiet", f"--tag={reference}", str(_context(version, wanted)))
+        engine.docker("build", "--quiet", f"--tag={reference}", str(made_of))
     return reference
 
 
-def _requirements() -> list[str]:
-    project = tomllib.loads((product.REPOSITORY / "pyproject.toml").read_text())["project"]
-    return list(project["optional-dependencies"]["sqs-server"])
-
-
-def _context(version: str, requirements: list[str]) -> Path:
-    """What the image is built of; made once, and kept in the cache."""
+def context() -> Path:
+    """What the image is built of, in a folder named by its version; made once, and kept in the cache."""
+    requirements = _requirements()
+    version = next(one for one in requirements if one.startswith("moto==")).removeprefix("moto==")
     folder = debian.cache() / "sqs-image"
     folder.mkdir(parents=True, exist_ok=True)
     context = folder / version
@@ -47,6 +43,11 @@ def _context(version: str, requirements: list[str]) -> Path:
                 (partial / "Dockerfile").write_text(DOCKERFILE)
                 partial.rename(context)
     return context
+
+
+def _requirements() -> list[str]:
+    project = tomllib.loads((product.REPOSITORY / "pyproject.toml").read_text())["project"]
+    return list(project["optional-dependencies"]["sqs-server"])
 
 
 def _install(packages: Path, requirements: list[str]) -> None:
