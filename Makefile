@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The Docker Engines that the tests run on, of Debian: bookworm has 20.10, trixie 26.1, forky 28.5;
 # forky-containerd is that one with the image store and the oldest API of Engine 29.
 ENGINE ?= bookworm
-COPY_TESTS := $(patsubst %,tests/integration/test_%.py,copy* swap* recovery* engine_dies compose upgrade deploy pins plan proof pulls platforms registries ecr cleanup readme)
+COPY_TESTS := $(patsubst %,tests/integration/test_%.py,copy* swap* recovery* engine_dies compose upgrade deploy pins plan proof pulls platforms registries ecr cleanup readme socket_proxy)
 export PYTHONPATH := docker
 export LOOKOUT_TEST_SUITE = $(ENGINE)
 
@@ -58,10 +58,10 @@ pins: ## choose the newest versions that the image may be made of, and write the
 footprint: .venv/.ready ## what the image takes: size, memory and CPU when idle, beside a bare poll
 	@$(BIN)/python -m footprint
 
-# More workers than processors, since many of these tests mostly wait. `lint` is one of them. Beside them
-# the image is made that some of them run, or they would wait for the first that has it made.
-test: .venv/.ready ## all that must pass: format, types, unit, integration
-	@$(BIN)/python -m testbed & $(BIN)/pytest -n 8 --dist worksteal
+# More workers than processors, since many of these tests mostly wait. `lint` is one of them. Beside all
+# this the image is made that some of them run; it needs nothing of the virtual environment.
+test: ## all that must pass: format, types, unit, integration
+	@$(PYTHON) -m testbed & $(MAKE) --no-print-directory .venv/.ready && $(BIN)/pytest -n 8 --dist worksteal
 
 compat: ENGINE = trixie forky forky-containerd
 compat: export LOOKOUT_TEST_COMPAT = 1

@@ -105,7 +105,6 @@ class Stage:
 
 
 @pytest.mark.queue
-@pytest.mark.containerd
 def test_everything_that_lookout_does_passes_and_nothing_is_on_the_list_that_it_does_not_do(
     app_image: AppImage,
     networks: tuple[str, str],

@@ -61,11 +61,12 @@ def processes_of(name: str) -> list[Path]:
 
 def test_an_engine_dies_with_a_maker_that_is_killed(engine: PrivateEngine) -> None:
     maker = run_python(
+        "import signal\n"
         "from testbed.engine import PrivateEngine\n"
         "engine = PrivateEngine()\n"
         "engine.start()\n"
         "print(engine.directory.name, flush=True)\n"
-        "input()"
+        "signal.pause()"
     )
     assert maker.stdout
     name = maker.stdout.readline().strip()
