@@ -75,7 +75,7 @@ def test_in_a_group_of_a_fifo_queue_a_failure_in_the_middle_changes_no_order(
     images = [app_image("2"), f"{away}:2", bad, "ghcr.io/acme/nobody:1", app_image("4")]
     messages = [send_in_group(sqs, queue_url, image, "shop") for image in images]
 
-    lookout = service.start(SqsQueueUrl=queue_url, RetryForSeconds="9", PullTimeoutSeconds="3")
+    lookout = service.start(SqsQueueUrl=queue_url, RetryForSeconds="20", PullTimeoutSeconds="3")
     lookout.wait_for("deployed", message_id=messages[4])
 
     assert inspect(name)["Config"]["Image"] == images[4]
