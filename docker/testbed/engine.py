@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from testbed.debian import BASE_SUITE, unpacked
-from testbed.sandbox import HOSTS, Sandbox, end
+from testbed.sandbox import HOSTS, Sandbox, end, listens
 
 START_SECONDS = 30
 ANSWER_SECONDS = 60
@@ -114,14 +114,6 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _listens(path: Path) -> bool:
-    """Whether somebody takes connections at this socket."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        return True
-    return False
-
-
 def _parts(reference: str) -> tuple[str, str]:
     """The repository of a reference, and its tag, if it has one."""
     host, slash, path = reference.rpartition("/")
@@ -203,7 +195,7 @@ class PrivateEngine(Engine):
             f"--root={self.directory / 'data/containerd'}",
             f"--state={self.directory / 'exec/containerd'}",
         )
-        self._wait_until(lambda: _listens(self._containerd_socket), self._containerd)
+        self._wait_until(lambda: listens(self._containerd_socket), self._containerd)
         self._daemon = self._launch("dockerd", *self._arguments)
         self._wait_until(self.answers, self._daemon)
 

@@ -167,6 +167,14 @@ def address_of(at: int | str) -> tuple[str, int]:
     return (HOSTS[at], HTTP_PORT) if isinstance(at, str) else (LOOPBACK, at)
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody takes connections at this socket of the file system."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        return True
+    return False
+
+
 def end(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> None:
     """Signal what `Sandbox.popen` started, and wait for its end; harmless when it has ended."""
     with contextlib.suppress(ProcessLookupError):

@@ -1,16 +1,14 @@
 """The socket proxy that the project recommends, before an engine of the test bed."""
 
-import contextlib
 import re
 import secrets
-import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Self
 
 from testbed.debian import unpacked
-from testbed.sandbox import Sandbox, end
+from testbed.sandbox import Sandbox, end, listens
 
 CONFIGURATION = Path(__file__).parents[1] / "socket-proxy.cfg"
 START_SECONDS = 30
@@ -54,7 +52,7 @@ class SocketProxy:
                 stderr=log,
             )
         deadline = time.monotonic() + START_SECONDS
-        while not self._listens():
+        while not listens(self.socket):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the socket proxy did not start:\n{self._log.read_text()}")
             time.sleep(0.01)
@@ -76,9 +74,3 @@ class SocketProxy:
 
     def _logged(self, backend: str) -> list[str]:
         return re.findall(rf"^-?[0-9]+ {backend} (.*)$", self._log.read_text(), re.MULTILINE)
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.socket))
-            return True
-        return False

@@ -148,5 +148,6 @@ def assert_harmless(engine: PrivateEngine, lookout: Json) -> None:
     assert fields["NoNewPrivs"] == "1"
     host = lookout["HostConfig"]
     assert host["ReadonlyRootfs"]
+    assert host["Init"]
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}

@@ -25,7 +25,7 @@ EVERYTHING = {
     "RegistryPassword": " hunter2 ",
     "UnmatchedMessages": "delete",
     "DeadLetterQueueUrl": f"{URL}-dead",
-    "HeartbeatFile": "/tmp/heartbeat",
+    "HeartbeatFile": "/run/heartbeat",
     "DOCKER_HOST": " ",
 }
 DOTENV = "AWS_REGION=eu-north-1\nHttpPort=9469\n"
