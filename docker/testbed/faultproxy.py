@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from testbed import listening
+
 CHUNK = 64 * 1024
 LONGEST_HEAD = 1024 * 1024
 NOT_MODIFIED = 304  # the one answer here that has no body
@@ -155,7 +157,7 @@ class FaultProxy:
         server = await asyncio.start_unix_server(self._connect, self._path, limit=LONGEST_HEAD)
         self._listening.set()
         await self._stop.wait()
-        server.close()
+        await listening.close(server)
         self._cut_all()
         await asyncio.gather(*self._lines, return_exceptions=True)
         self._path.unlink(missing_ok=True)
@@ -164,7 +166,8 @@ class FaultProxy:
         for line in self._lines:
             line.cancel()
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """At once, and not by a task, which could be cancelled before it has begun: then none would end the line."""
         if self._is_down:
             writer.transport.abort()
             return

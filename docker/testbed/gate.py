@@ -7,6 +7,7 @@ import threading
 from typing import Self
 from urllib.parse import urlsplit
 
+from testbed import listening
 from testbed.sandbox import Sandbox
 
 PORT = 4100
@@ -27,14 +28,15 @@ class Gate:
         url = urlsplit(target)
         self._sandbox = sandbox
         self._target = (url.hostname or "", url.port or 80)
+        self._lines: set[asyncio.Future[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
         # A socket belongs to the network that it was made in, whoever uses it later.
-        listening = self._sandbox.call(lambda: socket.create_server(("0.0.0.0", PORT)))
+        taking = self._sandbox.call(lambda: socket.create_server(("0.0.0.0", PORT)))
         self._thread.start()
-        starting = asyncio.start_server(self._forward, sock=listening)
+        starting = asyncio.start_server(self._connect, sock=taking)
         self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
         return self
 
@@ -45,17 +47,25 @@ class Gate:
         self._loop.close()
 
     async def _close(self) -> None:
-        self._server.close()
-        own = asyncio.current_task()
-        others = [task for task in asyncio.all_tasks() if task is not own]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await listening.close(self._server)
+        for line in self._lines:
+            line.cancel()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+
+    def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = asyncio.ensure_future(self._forward(reader, writer))
+        self._lines.add(line)
+        line.add_done_callback(self._lines.discard)
+        # Also of one that is cut before it has begun. What was said is delivered first.
+        line.add_done_callback(lambda _: writer.close())
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.CancelledError):  # the latter at the end of all
+        with contextlib.suppress(OSError):
             there, back = await asyncio.open_connection(*self._target)
-            await asyncio.gather(_copy(reader, back), _copy(there, writer))
+            try:
+                await asyncio.gather(_copy(reader, back), _copy(there, writer))
+            finally:
+                back.close()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
