@@ -21,6 +21,7 @@ from testbed.sandbox import HOSTS, Sandbox, end, listens
 START_SECONDS = 30
 ANSWER_SECONDS = 60
 LONGEST_SOCKET_PATH = 107  # the kernel's limit
+USUAL_SOCKET = Path("/var/run/docker.sock")
 # One of our own, since dockerd gives the one that it starts no such settings. Without them containerd 1.6
 # looks a hundred times a second whether there is something to collect.
 CONTAINERD = """
@@ -157,6 +158,7 @@ class PrivateEngine(Engine):
         self._room = room
         self._arguments = [
             f"--host={self.docker_host}",
+            f"--host=unix://{USUAL_SOCKET}",  # as seen inside: who mounts it has this engine's
             f"--config-file={self.directory / 'daemon.json'}",
             f"--containerd={self._containerd_socket}",
             f"--data-root={self.directory / 'data'}",

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from testbed.debian import unpacked
-from testbed.engine import DockerFailed, Engine, PrivateEngine
-
-USUAL_SOCKET = Path("/var/run/docker.sock")
+from testbed.engine import USUAL_SOCKET, DockerFailed, Engine, PrivateEngine
 
 
 @contextmanager

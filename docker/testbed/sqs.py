@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import random
 import secrets
 import subprocess
 import sys
@@ -212,10 +213,28 @@ def delete_in_turn() -> None:
     Queue.delete_message = locked  # type: ignore[method-assign]
 
 
+def look_while_waiting() -> None:
+    """Let a long poll of moto end as soon as a message is visible again, as one of SQS does.
+
+    Else it looks only when it begins, and of several listeners the one that had a message last, which
+    polls again at once, gets it each time.
+    """
+    from moto.sqs.models import Queue
+
+    wait = Queue.wait_for_messages
+
+    def short(self: Queue, timeout: int) -> None:
+        # Of different lengths, or those who wait would look in the same order each time.
+        wait(self, min(timeout, random.uniform(0.02, 0.1)))  # type: ignore[arg-type]  # noqa: S311
+
+    Queue.wait_for_messages = short  # type: ignore[method-assign]
+
+
 def main() -> None:
     from moto.server import ThreadedMotoServer
 
     delete_in_turn()
+    look_while_waiting()
     ecr_tokens.give(Mint(os.environ[SECRET]))
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()

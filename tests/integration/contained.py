@@ -8,7 +8,6 @@ from testbed.engine import PrivateEngine
 
 Event = dict[str, Any]
 
-SOCKET = "/var/run/docker.sock"
 HEADER = 8  # bytes before each piece of a log, the last four of which say how long it is
 
 

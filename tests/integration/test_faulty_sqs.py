@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from moto.core.utils import unix_time_millis
 from moto.sqs.models import Queue as ServersQueue
 from moto.sqs.models import sqs_backends
 
@@ -14,7 +15,7 @@ from lookout.errors import QueueError
 from lookout.model import Message
 from lookout.sqs import Queue
 from testbed.faulty_sqs import ANY, Call, Choose, Fault, FaultySqs, OneIn
-from testbed.sqs import REGION, LocalSqs, delete_in_turn
+from testbed.sqs import REGION, LocalSqs, delete_in_turn, look_while_waiting
 from tests.integration.queues import connected, receive
 
 pytestmark = pytest.mark.queue
@@ -183,3 +184,19 @@ def test_the_server_loses_nothing_that_is_sent_while_it_deletes_and_brings_nothi
         sys.setswitchinterval(interval)
     assert [message.body for message in queue._messages] == ["later"] * later
     backend.delete_queue("in-turn")
+
+
+def test_the_server_ends_a_long_poll_with_what_becomes_visible_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ServersQueue, "wait_for_messages", ServersQueue.wait_for_messages)
+    look_while_waiting()
+    backend = sqs_backends["123456789012"][REGION]
+    queue = backend.create_queue("visible-again", {})
+    backend.send_message("visible-again", "one")
+    [message] = backend.receive_message("visible-again", 10, 0, 60)
+    [hidden] = queue._messages
+    hidden.visible_at = unix_time_millis() + 20
+    [again] = backend.receive_message("visible-again", 10, 1, 60)
+    assert again.id == message.id
+    backend.delete_queue("visible-again")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from testbed import product
-from testbed.engine import PrivateEngine
+from testbed.engine import USUAL_SOCKET, PrivateEngine
 from testbed.gate import Gate
 from testbed.sqs import LocalSqs
 from tests.integration.conftest import AppImage, Inspect, MakeContainer
-from tests.integration.contained import SOCKET, ContainedLookout
+from tests.integration.contained import ContainedLookout
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(400)]
 
@@ -70,7 +70,7 @@ def run_lookout(
     variables |= {name: gate.endpoint for name in variables if name.startswith("AWS_ENDPOINT_URL")}
     variables["SqsQueueUrl"] = queue_url.replace(sqs.endpoint, gate.endpoint)
     given = [f"--env={name}={value}" for name, value in variables.items()]
-    given.append(f"--volume={engine.socket}:{SOCKET}")
+    given.append(f"--volume={engine.socket}:{USUAL_SOCKET}")
     given.append("--health-interval=1s")  # as the image says it, a test would wait for long
 
     def run(*options: str) -> ContainedLookout:

@@ -9,11 +9,11 @@ import pytest
 
 from lookout.model import Json
 from testbed import sqs_image
-from testbed.engine import PrivateEngine
+from testbed.engine import USUAL_SOCKET, PrivateEngine
 from testbed.gate import Gate
 from testbed.sqs import LocalSqs
 from tests.integration.conftest import AppImage, Inspect, MakeContainer
-from tests.integration.contained import SOCKET, ContainedLookout
+from tests.integration.contained import ContainedLookout
 from tests.integration.readme import ROOT, Shell, block
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(400)]
@@ -30,8 +30,7 @@ LOOKOUT_USER = 65532
 @pytest.fixture
 def shell(engine: PrivateEngine, product_image: str, tmp_path: Path) -> Iterator[Shell]:
     """A machine with Docker where it usually is, with the image, and with the compose files of a clone."""
-    engine.sandbox.run(["chgrp", str(SOCKET_GROUP), engine.socket])
-    engine.sandbox.run(["sh", "-c", f"touch {SOCKET} && mount --bind {engine.socket} {SOCKET}"])
+    engine.sandbox.run(["chgrp", str(SOCKET_GROUP), USUAL_SOCKET])
     engine.tag(product_image, IMAGE)
     (tmp_path / "docker").mkdir()
     for file in (ROOT / "docker").glob("compose*.yml"):
@@ -42,7 +41,6 @@ def shell(engine: PrivateEngine, product_image: str, tmp_path: Path) -> Iterator
         engine.remove_all(name=f"^/{name}$")
     engine.docker("network", "prune", "--force")
     engine.docker("rmi", IMAGE)
-    engine.sandbox.run(["umount", SOCKET])
 
 
 @pytest.fixture
@@ -123,7 +121,7 @@ def test_all_of_it_runs_without_aws_and_answers_whoever_asks_for_a_deploy(
 ) -> None:
     """Here Lookout is root, though without any capability: the socket is its own."""
     sqs_image.have(engine)
-    engine.sandbox.run(["chgrp", "0", engine.socket])
+    engine.sandbox.run(["chgrp", "0", USUAL_SOCKET])
     name, two = app_image("1").removesuffix(":1"), app_image("2")
     (shell.folder / "docker" / ".env").write_text(f"APP_IMAGE={name}\nTAG=1\n")
     shell.run(block(SIDECAR, "sh", 1).replace("nginx:1.29", two))

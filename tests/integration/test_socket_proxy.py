@@ -16,7 +16,7 @@ import pytest
 
 from lookout.model import Json
 from testbed.compose import Compose
-from testbed.engine import PrivateEngine
+from testbed.engine import USUAL_SOCKET, PrivateEngine
 from testbed.faultproxy import FaultProxy
 from testbed.gate import Gate
 from testbed.images import make_image, push
@@ -24,7 +24,7 @@ from testbed.proxy_image import CONFIGURATION, USER, make_proxy_image
 from testbed.socket_proxy import SocketProxy
 from testbed.sqs import LocalSqs
 from tests.integration.conftest import AppImage, Inspect, MakeContainer
-from tests.integration.contained import SOCKET, ContainedLookout
+from tests.integration.contained import ContainedLookout
 from tests.integration.deploys import leftovers
 from tests.integration.forked import run
 from tests.integration.hosts import CONTAINERD, Host
@@ -318,7 +318,7 @@ def test_every_version_of_compose_gives_the_socket_to_the_proxy_alone(
         assert (lookout["user"], set(lookout["networks"])) == ("lookout", {"default", "socket"})
         assert lookout["environment"]["DOCKER_HOST"] == "tcp://socket-proxy:2375"
         assert (proxy["user"], set(proxy["networks"])) == (user, {"socket"})
-        assert [one["target"] for one in proxy["volumes"]] == [SOCKET, CONFIGURATION]
+        assert [one["target"] for one in proxy["volumes"]] == [str(USUAL_SOCKET), CONFIGURATION]
         assert project["networks"]["socket"]["internal"]
         assert "socket" not in app["networks"]
 
