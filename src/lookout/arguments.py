@@ -73,7 +73,7 @@ class _Version(argparse.Action):
         parser: argparse.ArgumentParser,
         _: argparse.Namespace,
         __: str | Sequence[Any] | None,
-        ___: Any = None,
+        ___: object = None,
     ) -> None:
         from importlib.metadata import version
 

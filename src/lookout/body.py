@@ -71,7 +71,7 @@ class Body:
         return InvalidBody(f"{self.called(key)} {fault}; expected {expected}")
 
 
-def kind(value: Any) -> str:
+def kind(value: object) -> str:
     """What a JSON value is, without the value."""
     names = {
         Body: "an object",

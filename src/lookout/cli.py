@@ -192,11 +192,9 @@ def _usual_timeout(request: DeployRequest, chosen: "QueueSettings") -> float:
 
 
 def _has_rich() -> bool:
-    try:
-        import rich  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    from importlib.util import find_spec
+
+    return find_spec("rich") is not None
 
 
 def _screen(arguments: "argparse.Namespace") -> "Lines | GitHub | Live":

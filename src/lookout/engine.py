@@ -1,46 +1,25 @@
-"""The Docker Engine: the only file that imports aiodocker.
-
-Reference: Docker Engine API v1.41 to v1.51.
-"""
+"""The Docker Engine, as Lookout uses it."""
 
 import asyncio
 import base64
 import json
-import os
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
 
 import aiohttp
 import structlog
-from aiodocker import Docker, DockerError
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from lookout.credentials import Credentials
-from lookout.errors import (
-    Conflict,
-    EngineError,
-    EngineUnavailable,
-    NotFound,
-    WrongSettings,
-)
+from lookout.engine_api import ApiVersion, EngineApi, as_object, in_path
+from lookout.errors import EngineError, EngineUnavailable, NotFound
 from lookout.model import ImageRef, Json
 from lookout.platforms import as_json, fits, platform_of_engine, platform_of_image
-from lookout.printable import discreet
 from lookout.streams import below, frames
 
-ApiVersion = tuple[int, int]
-
-# Later versions no longer tell which MAC address the user configured, and ignore it in create.
-NEWEST_API: ApiVersion = (1, 51)
 # From this one on an image can be inspected as that of one platform of several.
 INSPECTS_PLATFORMS: ApiVersion = (1, 49)
-DEFAULT_SOCKET = "unix:///var/run/docker.sock"
-
-QUICK = 60.0  # seconds: calls that only read or write the engine's own state, on a slow disk
 REMOVE_IMAGE = 300.0  # seconds: its layers are deleted from the disk
 CREATE = 300.0  # seconds: create copies files of the image into new volumes
 START = 120.0  # seconds: networks, mounts and plugins are attached
@@ -78,9 +57,8 @@ class Engine:
     done all the same), NotFound or Conflict for 404 and 409, and EngineError for another refusal.
     """
 
-    def __init__(self, docker: Docker) -> None:
-        self._docker = docker
-        self._api: ApiVersion | None = None
+    def __init__(self, api: EngineApi) -> None:
+        self._api = api
 
     @classmethod
     @asynccontextmanager
@@ -91,47 +69,31 @@ class Engine:
 
         Raises WrongSettings where those cannot be used.
         """
-        docker = _client()
-        try:
-            yield cls(docker)
-        finally:
-            await docker.close()
+        async with EngineApi.connect() as api:
+            yield cls(api)
 
     @property
     def address(self) -> str:
         """Where the engine is, for log lines."""
-        return discreet(str(self._docker._connection_info), longest=_LONGEST)
+        return self._api.address
 
     async def api(self) -> ApiVersion:
         """The one API version for all calls: the newest that this engine and Lookout both know."""
-        return self._api or await self.negotiate()
+        return await self._api.version()
 
     async def negotiate(self) -> ApiVersion:
         """Ask the engine which versions it knows now: it may have been upgraded since."""
-        try:
-            answer = await self._call("tell its version", "version", versioned=False)
-        except EngineUnavailable:
-            self._api = None
-            raise
-        try:
-            newest, oldest = _version(answer["ApiVersion"]), _version(answer.get("MinAPIVersion", "1.24"))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise EngineUnavailable("tell its version", "what answers there is no Docker Engine") from None
-        before, self._api = self._api, max(min(newest, NEWEST_API), oldest)
-        self._docker.api_version = f"v{self._api[0]}.{self._api[1]}"
-        if self._api != before:
-            log.info("engine connected", engine=answer.get("Version"), api=self._docker.api_version)
-        return self._api
+        return await self._api.negotiate()
 
     async def ping(self, *, within: float) -> None:
         """Ask whether it is there, which costs it next to nothing.
 
         Where it does not say so in time it may be busy: that changes nothing for the other calls.
         """
-        await self._call("say that it is there", "_ping", timeout=within, versioned=False)
+        await self._api.call("say that it is there", "_ping", timeout=within, versioned=False)
 
     async def info(self) -> Json:
-        return await self._get_object("describe itself", "info")
+        return await self._api.get_object("describe itself", "info")
 
     async def platform(self) -> str:
         """The platform that the engine itself runs on, such as linux/amd64."""
@@ -141,19 +103,21 @@ class Engine:
         """Ids of the containers that run, restart or are paused, or of `every` one, with all `labels`."""
         filters = {"label": labels} if labels else {}
         params = {"all": str(every).lower(), "filters": json.dumps(filters)}
-        return [c["Id"] for c in await self._get_list("list containers", "containers/json", params=params)]
+        return [
+            c["Id"] for c in await self._api.get_list("list containers", "containers/json", params=params)
+        ]
 
     async def listed(self) -> list[Json]:
         """All containers, also those that do not run, as the engine lists them: with state and labels."""
-        return await self._get_list("list containers", "containers/json", params={"all": "true"})
+        return await self._api.get_list("list containers", "containers/json", params={"all": "true"})
 
     async def networks(self) -> dict[str, str]:
         """Names of all networks, by id."""
-        return {n["Id"]: n["Name"] for n in await self._get_list("list networks", "networks")}
+        return {n["Id"]: n["Name"] for n in await self._api.get_list("list networks", "networks")}
 
     async def container(self, key: str) -> Json:
         """Inspect one container, by id or name."""
-        return await self._get_object(f"inspect container {key}", f"containers/{_path(key)}/json")
+        return await self._api.get_object(f"inspect container {key}", f"containers/{in_path(key)}/json")
 
     async def find(self, key: str) -> Json | None:
         """Inspect one container, by id or name; None where there is none."""
@@ -168,13 +132,13 @@ class Engine:
         Its id stays the one that its containers have, which is that of all platforms together. Where it is
         not for that platform, it is shown for what it is.
         """
-        call, path = f"inspect image {key}", f"images/{_path(key)}/json"
-        found = await self._get_object(call, path)
+        call, path = f"inspect image {key}", f"images/{in_path(key)}/json"
+        found = await self._api.get_object(call, path)
         if fits(platform_of_image(found), platform) or await self.api() < INSPECTS_PLATFORMS:
             return found
         try:
             params = {"platform": json.dumps(as_json(platform))}
-            return _object(call, await self._call(call, path, params=params)) | {"Id": found["Id"]}
+            return as_object(call, await self._api.call(call, path, params=params)) | {"Id": found["Id"]}
         except NotFound:
             return found
 
@@ -190,7 +154,7 @@ class Engine:
             wait=wait_fixed(0.1),
         )
         try:
-            return await retrying(self._get_list, "list images", "images/json", params={"all": "true"})
+            return await retrying(self._api.get_list, "list images", "images/json", params={"all": "true"})
         except RetryError as exc:
             raise EngineUnavailable("list images", "they change all the time") from exc
 
@@ -199,73 +163,73 @@ class Engine:
 
         Never by force: one that is in use stays, and Conflict is raised.
         """
-        path = f"images/{_path(key)}"
-        await self._call(f"remove image {key}", path, method="DELETE", timeout=REMOVE_IMAGE)
+        path = f"images/{in_path(key)}"
+        await self._api.call(f"remove image {key}", path, method="DELETE", timeout=REMOVE_IMAGE)
 
     async def registry_digest(self, image: ImageRef, credentials: Credentials | None) -> str:
         """The digest that the registry has under this tag now; nothing is pulled."""
-        answer = await self._call(
+        answer = await self._api.call(
             f"ask the registry for {image}",
-            f"distribution/{_path(image.canonical)}/json",
+            f"distribution/{in_path(image.canonical)}/json",
             headers=_registry_auth(image, credentials),
             timeout=REGISTRY,
         )
-        return str(_object(f"ask the registry for {image}", answer)["Descriptor"]["digest"])
+        return str(as_object(f"ask the registry for {image}", answer)["Descriptor"]["digest"])
 
     async def changes(self, container: str) -> list[Json]:
         """Files that the container's own layer adds, changes or deletes."""
-        path = f"containers/{_path(container)}/changes"
-        return await self._get_list(f"list changed files of {container}", path)
+        path = f"containers/{in_path(container)}/changes"
+        return await self._api.get_list(f"list changed files of {container}", path)
 
     async def stat(self, container: str, path: str) -> Json | None:
         """Name, size, mode (as Go has it) and mtime of a file in a container; None if it is not there.
 
         Not by HEAD: its refusals have no text, and aiodocker cannot do without one.
         """
-        call, url = f"look at {path} of {container}", f"containers/{_path(container)}/archive"
+        call, url = f"look at {path} of {container}", f"containers/{in_path(container)}/archive"
         try:
-            async with self._request(call, "GET", url, params={"path": path}) as response:
+            async with self._api.request(call, "GET", url, params={"path": path}) as response:
                 told = response.headers["X-Docker-Container-Path-Stat"]
-                return _object(call, json.loads(base64.b64decode(told)))
+                return as_object(call, json.loads(base64.b64decode(told)))
         except NotFound:
             return None
 
     async def create(self, name: str, body: Json, platform: str = "") -> str:
         """Create a container, for a platform if one is named, and return its id; warnings are logged."""
-        answer = await self._post(
+        answer = await self._api.post(
             f"create container {name}",
             "containers/create",
             params={"name": name} | ({"platform": platform} if platform else {}),
             data=body,
             timeout=CREATE,
         )
-        answer = _object(f"create container {name}", answer)
+        answer = as_object(f"create container {name}", answer)
         for warning in answer.get("Warnings") or ():
             log.warning("the engine warns about the new container", container=name, warning=warning)
         return str(answer["Id"])
 
     async def attach(self, network: str, container: str, endpoint: Json) -> None:
         data = {"Container": container, "EndpointConfig": endpoint}
-        path = f"networks/{_path(network)}/connect"
-        await self._post(f"connect {container} to network {network}", path, data=data)
+        path = f"networks/{in_path(network)}/connect"
+        await self._api.post(f"connect {container} to network {network}", path, data=data)
 
     async def detach(self, network: str, container: str) -> None:
         data = {"Container": container, "Force": False}
-        path = f"networks/{_path(network)}/disconnect"
-        await self._post(f"disconnect {container} from network {network}", path, data=data)
+        path = f"networks/{in_path(network)}/disconnect"
+        await self._api.post(f"disconnect {container} from network {network}", path, data=data)
 
     async def copy_files(self, source: str, target: str, path: str) -> None:
         """Copy a file or folder from one container's file system into another's, owners and modes kept.
 
         The folders above it are made where the target's image does not have them.
         """
-        async with self._request(
-            f"read {path} of {source}", "GET", f"containers/{_path(source)}/archive", params={"path": path}
+        async with self._api.request(
+            f"read {path} of {source}", "GET", f"containers/{in_path(source)}/archive", params={"path": path}
         ) as response:
             archive = await response.read()
-        await self._call(
+        await self._api.call(
             f"write {path} into {target}",
-            f"containers/{_path(target)}/archive",
+            f"containers/{in_path(target)}/archive",
             method="PUT",
             params={"path": "/"},
             data=below(str(Path(path).parent), archive),
@@ -278,16 +242,16 @@ class Engine:
         The default bridge is made anew at each start, after what ran before was stopped. With live-restore
         it is not, but then no container ends with its engine.
         """
-        networks = await self._get_list("list networks", "networks")
+        networks = await self._api.get_list("list networks", "networks")
         return next((str(one.get("Created") or "") for one in networks if one["Name"] == "bridge"), "")
 
     async def set_restart_policy(self, container: str, policy: Json) -> None:
-        path = f"containers/{_path(container)}/update"
-        await self._post(f"update {container}", path, data={"RestartPolicy": policy})
+        path = f"containers/{in_path(container)}/update"
+        await self._api.post(f"update {container}", path, data={"RestartPolicy": policy})
 
     async def start(self, container: str) -> None:
         """Start a container; one that runs already is left as it is."""
-        await self._post(f"start {container}", f"containers/{_path(container)}/start", timeout=START)
+        await self._api.post(f"start {container}", f"containers/{in_path(container)}/start", timeout=START)
 
     async def stop(
         self, container: str, *, own_timeout: int | None = None, within: int | None = None
@@ -301,22 +265,22 @@ class Engine:
         expected = own_timeout if own_timeout is not None else ENGINE_STOP_TIMEOUT
         if within is not None:
             expected = within
-        await self._post(
+        await self._api.post(
             f"stop {container}",
-            f"containers/{_path(container)}/stop",
+            f"containers/{in_path(container)}/stop",
             params=None if within is None else {"t": str(within)},
             timeout=None if expected < 0 else expected + STOP_MARGIN,
         )
 
     async def rename(self, container: str, name: str) -> None:
-        path = f"containers/{_path(container)}/rename"
-        await self._post(f"rename {container} to {name}", path, params={"name": name})
+        path = f"containers/{in_path(container)}/rename"
+        await self._api.post(f"rename {container} to {name}", path, params={"name": name})
 
     async def remove(self, container: str, *, volumes: bool = False, force: bool = False) -> None:
         """Remove a container; its anonymous volumes too only if `volumes`."""
-        await self._call(
+        await self._api.call(
             f"remove {container}",
-            f"containers/{_path(container)}",
+            f"containers/{in_path(container)}",
             method="DELETE",
             params={"v": str(int(volumes)), "force": str(int(force))},
         )
@@ -324,8 +288,8 @@ class Engine:
     async def log_tail(self, container: str, *, lines: int = 50) -> str:
         """The last lines that a container wrote, 8 KiB of them at most."""
         params = {"stdout": "true", "stderr": "true", "tail": str(lines)}
-        path = f"containers/{_path(container)}/logs"
-        async with self._request(f"read the log of {container}", "GET", path, params=params) as response:
+        path = f"containers/{in_path(container)}/logs"
+        async with self._api.request(f"read the log of {container}", "GET", path, params=params) as response:
             raw = await response.read()
         tty = (await self.container(container))["Config"].get("Tty")
         return (raw if tty else b"".join(frames(raw)))[-LOG_TAIL:].decode(errors="replace")
@@ -349,8 +313,11 @@ class Engine:
 
     async def _hear(self, container: str, heard: bytearray, listening: asyncio.Event) -> None:
         tty = (await self.container(container))["Config"].get("Tty")
-        path, params = f"containers/{_path(container)}/attach", {"stream": "1", "stdout": "1", "stderr": "1"}
-        async with self._request(
+        path, params = (
+            f"containers/{in_path(container)}/attach",
+            {"stream": "1", "stdout": "1", "stderr": "1"},
+        )
+        async with self._api.request(
             f"listen to {container}", "POST", path, params=params, timeout=None
         ) as response:
             listening.set()
@@ -375,7 +342,7 @@ class Engine:
                 async with asyncio.timeout(
                     LISTEN
                 ):  # to answer; then it may be silent for as long as it likes
-                    request = self._request(call, "GET", "events", params=params, timeout=None)
+                    request = self._api.request(call, "GET", "events", params=params, timeout=None)
                     response = await stack.enter_async_context(request)
             except (EngineError, EngineUnavailable, TimeoutError) as exc:
                 error = str(exc) or "no answer in time"
@@ -396,9 +363,9 @@ class Engine:
             yield changed
 
     async def tag(self, source: str, image: ImageRef) -> None:
-        await self._post(
+        await self._api.post(
             f"tag {source} as {image}",
-            f"images/{_path(source)}/tag",
+            f"images/{in_path(source)}/tag",
             params={"repo": image.name.canonical, "tag": image.tag},
         )
 
@@ -419,180 +386,14 @@ class Engine:
         if platform:
             params["platform"] = platform
         call, headers = f"pull {image}", _registry_auth(image, credentials)
-        async with self._request(
+        async with self._api.request(
             call, "POST", "images/create", params=params, headers=headers, timeout=None
         ) as response:
             while line := await response.content.readline():
-                told = _object(call, json.loads(line))
+                told = as_object(call, json.loads(line))
                 if error := told.get("error"):
                     raise EngineError(call, response.status, str(error))
                 note(told)
-
-    async def _get_object(self, call: str, path: str) -> Json:
-        return _object(call, await self._call(call, path))
-
-    async def _get_list(self, call: str, path: str, *, params: dict[str, str] | None = None) -> list[Json]:
-        """A list, where the engine says null instead of an empty one."""
-        answer = await self._call(call, path, params=params)
-        return [_object(call, item) for item in answer] if isinstance(answer, list) else []
-
-    async def _post(
-        self,
-        call: str,
-        path: str,
-        *,
-        params: dict[str, str] | None = None,
-        data: Json | None = None,
-        timeout: float | None = QUICK,
-    ) -> Any:
-        body = json.dumps(data).encode() if data is not None else None
-        return await self._call(call, path, method="POST", params=params, data=body, timeout=timeout)
-
-    async def _call(
-        self,
-        call: str,
-        path: str,
-        *,
-        method: str = "GET",
-        params: dict[str, str] | None = None,
-        data: bytes | None = None,
-        headers: dict[str, str] | None = None,
-        timeout: float | None = QUICK,
-        versioned: bool = True,
-    ) -> Any:
-        async with self._request(
-            call,
-            method,
-            path,
-            params=params,
-            data=data,
-            headers=headers,
-            timeout=timeout,
-            versioned=versioned,
-        ) as response:
-            text = await response.read()
-            return json.loads(text) if response.content_type == "application/json" and text else None
-
-    @asynccontextmanager
-    async def _request(
-        self,
-        call: str,
-        method: str,
-        path: str,
-        *,
-        params: dict[str, str] | None = None,
-        data: bytes | None = None,
-        headers: dict[str, str] | None = None,
-        timeout: float | None = QUICK,
-        versioned: bool = True,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request, with whatever goes wrong told in Lookout's own errors."""
-        if versioned:
-            await self.api()
-        patience = aiohttp.ClientTimeout(total=timeout, connect=QUICK)
-        try:
-            async with self._docker._query(
-                path,
-                method,
-                params=params,
-                data=data,
-                headers=headers,
-                timeout=patience,
-                versioned_api=versioned,
-            ) as response:
-                try:
-                    yield response
-                finally:
-                    response.close()
-        except DockerError as exc:
-            error = _translated(call, exc)
-            cause: Exception = exc
-        except TimeoutError as exc:
-            error, cause = EngineUnavailable(call, "no answer in time"), exc
-        except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as exc:
-            error, cause = EngineUnavailable(call, str(exc) or type(exc).__name__), exc
-        else:
-            return
-        if versioned and isinstance(error, EngineUnavailable):
-            self._api = None  # the engine that comes back may be another one
-        raise error from cause
-
-
-# aiodocker's own status where there was no HTTP answer, and those of a proxy without its engine.
-_NO_ENGINE = (900, 502, 503, 504)
-_SCHEMES = ("unix", "tcp", "http", "https", "ssh")
-_LONGEST = 500  # characters of what an engine says
-
-
-def _object(call: str, answer: Any) -> Json:
-    if not isinstance(answer, dict):
-        raise EngineUnavailable(call, "what answers there is no Docker Engine")
-    return answer
-
-
-def _translated(call: str, exc: DockerError) -> EngineError | EngineUnavailable:
-    if exc.status in _NO_ENGINE:
-        return EngineUnavailable(call, discreet(exc.message, longest=_LONGEST))
-    kind = {404: NotFound, 409: Conflict}.get(exc.status, EngineError)
-    return kind(call, exc.status, discreet(exc.message, longest=_LONGEST))
-
-
-def _client() -> Docker:
-    """A client for the engine that the usual variables name, else the default socket."""
-    host = os.environ.get("DOCKER_HOST") or None
-    try:
-        _check(host)
-        if host and os.environ.get("DOCKER_TLS_VERIFY") and not host.startswith(("unix:", "ssh:")):
-            return Docker("https://" + host.partition("://")[2], ssl_context=_tls())
-        try:
-            return Docker(host if host or _has_context() else DEFAULT_SOCKET)
-        except AssertionError:  # no socket there yet: the engine may still be starting
-            return Docker(DEFAULT_SOCKET)
-    except (ValueError, OSError, ImportError, DockerError) as exc:
-        raise WrongSettings([f"DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH: {exc}"]) from None
-
-
-def _has_context() -> bool:
-    """Whether Docker's current context can be followed.
-
-    A config.json that is mounted for its logins may name an engine, or a socket, that is not here.
-    """
-    if os.environ.get("DOCKER_CONTEXT"):
-        return True
-    try:
-        endpoint = Docker._get_docker_context_endpoint()
-    except (DockerError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as exc:
-        log.warning(
-            "Docker's current context is not followed",
-            error=discreet(str(exc), longest=_LONGEST),
-            engine=DEFAULT_SOCKET,
-        )
-        return False
-    is_socket = endpoint is not None and endpoint.host.startswith("unix://")
-    return endpoint is None or not is_socket or Path(endpoint.host.removeprefix("unix://")).exists()
-
-
-def _check(host: str | None) -> None:
-    url = urlsplit(host or DEFAULT_SOCKET)
-    if url.scheme not in _SCHEMES or not (url.path if url.scheme == "unix" else url.hostname):
-        raise ValueError(f"expected an address such as {DEFAULT_SOCKET} or tcp://host:2376")
-    _ = url.port  # raises ValueError where that is no number
-
-
-def _tls() -> ssl.SSLContext:
-    folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    context = ssl.create_default_context(cafile=folder / "ca.pem")
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
-
-
-def _version(text: str) -> ApiVersion:
-    major, minor = text.split(".")
-    return int(major), int(minor)
-
-
-def _path(key: str) -> str:
-    return quote(key, safe="/:@")
 
 
 def _registry_auth(image: ImageRef, credentials: Credentials | None) -> dict[str, str]:

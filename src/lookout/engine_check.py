@@ -8,7 +8,8 @@ import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lookout.engine import DEFAULT_SOCKET, Engine
+from lookout.engine import Engine
+from lookout.engine_api import DEFAULT_SOCKET
 from lookout.errors import EngineError, EngineUnavailable, PullFailed, PullFault
 from lookout.findings import Finding, ok, problem, remark
 from lookout.model import ImageRef

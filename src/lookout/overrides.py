@@ -12,7 +12,6 @@ the user has pinned it.
 import posixpath
 import re
 from collections.abc import Collection, Iterator
-from typing import Any
 
 from lookout.model import Json
 from lookout.names import PREFIX
@@ -123,7 +122,7 @@ def _same(one: list[str] | None, other: list[str] | None) -> bool:
     return (one or []) == (other or [])
 
 
-def _some(key: str, value: Any) -> Json:
+def _some(key: str, value: object) -> Json:
     return {key: value} if value else {}
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 from lookout.model import ImageRef, Json
 from lookout.names import policy_of
@@ -17,8 +16,8 @@ class Change:
     """A value that the container has from its image, and what the new image makes of it; None is none."""
 
     field: str  # `User`, `Env LEVEL`, `Labels role`
-    old: Any
-    new: Any
+    old: object
+    new: object
 
 
 @dataclass(frozen=True)

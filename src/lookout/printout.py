@@ -81,7 +81,7 @@ def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
         yield from found
 
 
-def _row(field: str, value: Any) -> str:
+def _row(field: str, value: object) -> str:
     return f"  {field:<{_WIDTH}} {_shown(value)}"
 
 
@@ -89,7 +89,7 @@ def _change(change: Change) -> str:
     return _row(change.field, f"{_shown(change.old)} -> {_shown(change.new)}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if value is None:
         return "(none)"
     if value == {}:

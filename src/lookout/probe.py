@@ -125,7 +125,7 @@ async def elsewhere(settings: QueueSettings) -> list[str]:
     return [region for region, there in zip(others, found, strict=True) if there]
 
 
-def _skew(answer: Any, began: float) -> float | None:
+def _skew(answer: Mapping[str, Any], began: float) -> float | None:
     """By the Date of an answer, which has whole seconds; None where it has none."""
     told = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:

@@ -121,7 +121,7 @@ def _alias(link: str) -> str:
     return link.rpartition(":")[2].rpartition("/")[2]
 
 
-def _arrived(sent: Any, arrived: Any) -> bool:
+def _arrived(sent: object, arrived: Any) -> bool:
     """Whether all of `sent` is in `arrived`. What was sent empty is the engine's to fill."""
     if isinstance(sent, dict):
         return all(_arrived(value, (arrived or {}).get(key)) for key, value in sent.items())

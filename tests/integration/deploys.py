@@ -122,7 +122,7 @@ async def clone(
     return Clone(pair.new_id, inspected, plan, plan.body, plan.remarks, plan.new_name)
 
 
-def mistold(copy: Clone, old: Json) -> dict[str, object]:
+def mistold(copy: Clone, old: Json) -> Json:
     """Where the plan said one thing of what comes from the new image, and the engine made another."""
     before, after = _flat(old), _flat(copy.inspect)
     fields = before.keys() | after.keys()

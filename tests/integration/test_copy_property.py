@@ -198,10 +198,10 @@ class Bench:
                 if container not in before:
                     await self.engine.remove(container, volumes=True, force=True)
             for volume in await self._volumes() - volumes:
-                await self.engine._call("remove volume", f"volumes/{volume}", method="DELETE")
+                await self.engine._api.call("remove volume", f"volumes/{volume}", method="DELETE")
 
     async def _volumes(self) -> set[str]:
-        listed = await self.engine._call("list volumes", "volumes")
+        listed = await self.engine._api.call("list volumes", "volumes")
         return {volume["Name"] for volume in listed["Volumes"] or ()}
 
 

@@ -627,7 +627,7 @@ async def test_case_51_a_stop_takes_as_long_as_the_container_says_and_no_call_ti
     logs: list[EventDict],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lookout.engine.QUICK", 8.0)
+    monkeypatch.setattr("lookout.engine_api.QUICK", 8.0)
     monkeypatch.setattr("lookout.engine.STOP_MARGIN", 2.5)
     name = make_container(
         app_image("1", changes=[STUBBORN]),

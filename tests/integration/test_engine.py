@@ -18,7 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lookout.engine import DEFAULT_SOCKET, Engine
+from lookout.engine import Engine
+from lookout.engine_api import DEFAULT_SOCKET
 from lookout.errors import EngineError, EngineUnavailable, NotFound, WrongSettings
 from lookout.identity import own_id
 from lookout.model import ImageName, ImageRef, Json

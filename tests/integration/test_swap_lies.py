@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 from structlog.typing import EventDict
 
-from lookout.engine import Engine
+from lookout.engine_api import EngineApi
 from lookout.model import Outcome
 from testbed.engine import PrivateEngine
 from testbed.faultproxy import FaultProxy, When
@@ -187,7 +187,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> float:
     """No call of the engine is waited for longer than this, beyond a container's own stop timeout."""
     for constant in ("CREATE", "START", "STOP_MARGIN"):
         monkeypatch.setattr(f"lookout.engine.{constant}", 1.2)
-    for method in (Engine._call, Engine._post):
+    for method in (EngineApi.call, EngineApi.post):
         defaults = method.__kwdefaults__ or {}
         monkeypatch.setitem(defaults, "timeout", 1.2)
     return 1.2
