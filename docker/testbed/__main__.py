@@ -1,4 +1,4 @@
-"""Makes what takes the longest to make, so that no test has to wait for another that does: `python -m testbed`."""
+"""Makes what takes the longest to make of what some tests need, to be run beside them: `python -m testbed`."""
 
 import contextlib
 

@@ -8,17 +8,16 @@ import shlex
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
 from testbed.debian import BASE_SUITE, unpacked
-from testbed.sandbox import HOSTS, Sandbox, end, listens
+from testbed.sandbox import HOSTS, Sandbox, end, listens, wait_until
 
-START_SECONDS = 30
 ANSWER_SECONDS = 60
 LONGEST_SOCKET_PATH = 107  # the kernel's limit
 USUAL_SOCKET = Path("/var/run/docker.sock")
@@ -86,6 +85,27 @@ class Engine:
         if result.returncode:
             raise DockerFailed(f"docker {' '.join(arguments)}: {result.stderr.decode().strip()}")
         return result.stdout.decode().strip()
+
+    def lines(self, *arguments: str, seconds: float) -> Iterator[str]:
+        """What a docker command writes, errors too, line by line as it comes; it is ended after so long."""
+        with subprocess.Popen(
+            [self._program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self._environment,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process:
+            timer = threading.Timer(seconds, process.kill)
+            timer.start()
+            try:
+                assert process.stdout
+                yield from process.stdout
+            finally:
+                timer.cancel()
+                process.kill()
 
     def import_image(self, archive: bytes, reference: str, changes: Sequence[str]) -> str:
         """Make an image of one layer, and of these Dockerfile lines; returns its id."""
@@ -197,9 +217,9 @@ class PrivateEngine(Engine):
             f"--root={self.directory / 'data/containerd'}",
             f"--state={self.directory / 'exec/containerd'}",
         )
-        self._wait_until(lambda: listens(self._containerd_socket), self._containerd)
+        wait_until(lambda: listens(self._containerd_socket), self._containerd, self._log)
         self._daemon = self._launch("dockerd", *self._arguments)
-        self._wait_until(self.answers, self._daemon)
+        wait_until(self.answers, self._daemon, self._log)
 
     def stop(self) -> None:
         """Stop the engine in order, its containers with it."""
@@ -334,13 +354,6 @@ class PrivateEngine(Engine):
                 stdout=log,
                 stderr=log,
             )
-
-    def _wait_until(self, answers: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the engine did not start:\n{self.log()[-2000:]}")
-            time.sleep(0.02)
 
     def _end(self, number: signal.Signals) -> None:
         assert self._daemon, "the engine was never started"

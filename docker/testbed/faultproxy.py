@@ -8,9 +8,10 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from testbed import listening
+from testbed.server import Server
 
 CHUNK = 64 * 1024
 LONGEST_HEAD = 1024 * 1024
@@ -45,7 +46,7 @@ class _Fault:
         return bool(self.pattern(request))
 
 
-class FaultProxy:
+class FaultProxy(Server):
     """A proxy at `docker_host` to an engine's socket, in a thread of this process.
 
     `requests` holds the line of each request that came ("POST /v1.41/containers/create?name=x"), in
@@ -62,13 +63,6 @@ class FaultProxy:
         self._lines: set[asyncio.Task[None]] = set()
         self._listening = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start, and wait until it listens."""

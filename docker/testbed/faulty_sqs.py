@@ -8,9 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, web
+
+from testbed.server import Server
 
 Json = dict[str, Any]
 
@@ -83,7 +85,7 @@ class OneIn:
                 yield from block
 
 
-class FaultySqs:
+class FaultySqs(Server):
     """A proxy at `endpoint` to an SQS server, in a thread of this process; queue URLs stay the server's.
 
     `choose` is asked about each call, and may be set anew at any time. `calls` counts the calls by
@@ -100,13 +102,6 @@ class FaultySqs:
         self._target = target
         self._listening = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start on a free port, and wait until it listens."""

@@ -4,17 +4,17 @@ import asyncio
 import base64
 import binascii
 import threading
-from abc import ABC, abstractmethod
-from typing import Self
+from abc import abstractmethod
 
 from aiohttp import web
 
 from testbed.sandbox import Sandbox, address_of, host_of
+from testbed.server import Server
 
 LARGEST_BODY = 1024 * 1024 * 1024  # bytes: images are pushed as well
 
 
-class InnerServer(ABC):
+class InnerServer(Server):
     """A server in a sandbox, at a port of the loopback or as one of the sandbox's HOSTS.
 
     It lives in the test's own process, which may so ask it, and tell it what to do, at any time.
@@ -25,13 +25,6 @@ class InnerServer(ABC):
         self._sandbox = sandbox
         self._at = at
         self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start, and wait until it listens."""

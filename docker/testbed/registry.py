@@ -4,16 +4,16 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 import bcrypt
 
 from testbed.debian import unpacked
 from testbed.sandbox import Sandbox, address_of, end, host_of
+from testbed.server import Server
 from testbed.token_server import TokenServer
 
 
-class Registry:
+class Registry(Server):
     """Debian's registry in a sandbox, at a port of the loopback or as one of the sandbox's HOSTS.
 
     It is open to all, or to `users` with passwords, or to those whom a token server lets in.
@@ -35,13 +35,6 @@ class Registry:
         self._tokens = tokens
         self._directory = sandbox.directory / f"registry-{at}"
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start on the images it had before, and wait until it listens."""

@@ -23,6 +23,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 PREFIX = "lookout-bed-"
 LOOPBACK = "127.0.0.1"
 HTTP_PORT = 80
+START_SECONDS = 60
 # Names that a sandbox knows, for hosts with a loopback address each: an engine reads such a list only
 # every few seconds, so it is there from the start.
 HOSTS = {
@@ -151,10 +152,8 @@ class Sandbox:
         """Wait until a process inside listens on a loopback port; raises if it ends instead."""
         kernels = socket.inet_aton(address)[::-1].hex().upper()
         listening = f"{kernels}:{port:04X} 00000000:0000 0A"
-        while listening not in Path(f"/proc/{self._init}/net/tcp").read_text():
-            if process.poll() is not None:
-                raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
-            time.sleep(0.01)
+        sockets = Path(f"/proc/{self._init}/net/tcp")
+        wait_until(lambda: listening in sockets.read_text(), process)
 
 
 def host_of(at: int | str) -> str:
@@ -165,6 +164,18 @@ def host_of(at: int | str) -> str:
 def address_of(at: int | str) -> tuple[str, int]:
     """The address and port at which that server listens."""
     return (HOSTS[at], HTTP_PORT) if isinstance(at, str) else (LOOPBACK, at)
+
+
+def wait_until(
+    answers: Callable[[], bool], process: subprocess.Popen[bytes], log: Path | None = None
+) -> None:
+    """Wait until what was started answers; raises RuntimeError, with the end of its log, if it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while not answers():
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = log.read_text(errors="replace")[-2000:] if log else ""
+            raise RuntimeError(f"{process.args!r} did not start:\n{said}")
+        time.sleep(0.01)
 
 
 def listens(path: Path) -> bool:

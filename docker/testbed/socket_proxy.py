@@ -3,18 +3,16 @@
 import re
 import secrets
 import subprocess
-import time
 from pathlib import Path
-from typing import Self
 
 from testbed.debian import unpacked
-from testbed.sandbox import Sandbox, end, listens
+from testbed.sandbox import Sandbox, end, listens, wait_until
+from testbed.server import Server
 
 CONFIGURATION = Path(__file__).parents[1] / "socket-proxy.cfg"
-START_SECONDS = 30
 
 
-class SocketProxy:
+class SocketProxy(Server):
     """Debian's HAProxy in a sandbox, with the project's own configuration, before the socket of an engine.
 
     It listens at `docker_host`.
@@ -28,13 +26,6 @@ class SocketProxy:
         self.docker_host = f"unix://{self.socket}"
         self._log = name.with_suffix(".log")
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start, and wait until it listens."""
@@ -51,11 +42,7 @@ class SocketProxy:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while not listens(self.socket):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the socket proxy did not start:\n{self._log.read_text()}")
-            time.sleep(0.01)
+        wait_until(lambda: listens(self.socket), self._process, self._log)
 
     def stop(self) -> None:
         """Stop, cutting what is under way. Harmless when it is stopped already."""

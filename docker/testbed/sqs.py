@@ -11,12 +11,13 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import botocore.session
 
 from testbed import ecr_tokens, module
 from testbed.ecr_tokens import Mint
+from testbed.server import Server
 
 REGION = "eu-west-1"
 # IAM is off until that many calls have been made.
@@ -24,7 +25,7 @@ NEVER = "1e12"
 SECRET = "MINT_SECRET"
 
 
-class LocalSqs:
+class LocalSqs(Server):
     """moto's SQS, IAM and ECR in a process of its own, which ends at the latest with this one.
 
     ECR has no registry here: that is an `Ecr`, which takes the tokens of this `mint`.
@@ -36,13 +37,6 @@ class LocalSqs:
         self._server: subprocess.Popen[bytes] | None = None
         self._sqs: Any = None
         self._users = itertools.count(1)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start on a free port, without queues, and wait until it listens."""
@@ -216,8 +210,8 @@ def delete_in_turn() -> None:
 def look_while_waiting() -> None:
     """Let a long poll of moto end as soon as a message is visible again, as one of SQS does.
 
-    Else it looks only when it begins, and of several listeners the one that had a message last, which
-    polls again at once, gets it each time.
+    Else it looks when it begins and then once a second, and of several listeners the one that had a
+    message last, which polls again at once, gets it each time.
     """
     from moto.sqs.models import Queue
 
