@@ -1,14 +1,14 @@
 """Lookout as people run it: a container of its own image, beside those that it deploys."""
 
 import json
-import time
+from itertools import chain
 from typing import Any
 
 from testbed.engine import PrivateEngine
 
 Event = dict[str, Any]
 
-HEADER = 8  # bytes before each piece of a log, the last four of which say how long it is
+LOOKOUT_USER = 65532  # that of its image
 
 
 class ContainedLookout:
@@ -18,35 +18,25 @@ class ContainedLookout:
         self.engine = engine
         self.container = container
 
-    def log(self) -> str:
-        """All that it has written so far."""
-        said = self.engine.get(f"/containers/{self.container}/logs", stdout="1", stderr="1")
-        pieces = []
-        while said:
-            end = HEADER + int.from_bytes(said[4:HEADER])
-            pieces.append(said[HEADER:end])
-            said = said[end:]
-        return b"".join(pieces).decode()
-
-    def events(self) -> list[Event]:
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
-
     def wait_for(self, event: str, *, seconds: float = 60, **fields: object) -> Event:
         """The first event of this name with these fields; fails with all that was logged instead."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            for one in self.events():
+        said = []
+        for line in self.engine.lines("logs", "--follow", self.container, seconds=seconds):
+            said.append(line)
+            if line.startswith("{"):
+                one: Event = json.loads(line)
                 if one["event"] == event and fields.items() <= one.items():
                     return one
-            time.sleep(0.3)
-        raise AssertionError(f"no {event!r} with {fields} in {seconds} s; logged:\n{self.log()}")
+        raise AssertionError(f"no {event!r} with {fields} in {seconds} s; logged:\n{''.join(said)}")
 
     def wait_until_healthy(self, seconds: float = 60) -> None:
         """By the check that the image has, as the engine makes it."""
-        deadline = time.monotonic() + seconds
-        while (health := self.state()["Health"])["Status"] != "healthy":
-            assert time.monotonic() < deadline, f"{health}; logged:\n{self.log()}"
-            time.sleep(0.3)
+        about = (f"--filter=container={self.container}", "--filter=event=health_status", "--since=0")
+        for _ in chain(["now"], self.engine.lines("events", *about, seconds=seconds)):
+            if (health := self.state()["Health"])["Status"] == "healthy":
+                return
+        said = self.engine.lines("logs", self.container, seconds=seconds)
+        raise AssertionError(f"{health}; logged:\n{''.join(said)}")
 
     def lookout(self, *arguments: str) -> str:
         """What the command says in the container, as with `docker exec`; raises DockerFailed."""

@@ -160,7 +160,7 @@ def test_as_it_stands_it_deploys_answers_commands_and_leaves_itself_alone(
     inspect: Inspect,
 ) -> None:
     name, image = make_container(app_image("1"), "api"), app_image("2")
-    lookout = run_lookout()
+    lookout = run_lookout("--memory=128m", "--memory-swap=128m")
     assert name in lookout.lookout("plan", image)
     told = json.loads(lookout.lookout("deploy", "--json", image))
     assert told["Outcome"] == "deployed"

@@ -13,7 +13,7 @@ from testbed.engine import USUAL_SOCKET, PrivateEngine
 from testbed.gate import Gate
 from testbed.sqs import LocalSqs
 from tests.integration.conftest import AppImage, Inspect, MakeContainer
-from tests.integration.contained import ContainedLookout
+from tests.integration.contained import LOOKOUT_USER, ContainedLookout
 from tests.integration.readme import ROOT, Shell, block
 
 pytestmark = [pytest.mark.engine, pytest.mark.queue, pytest.mark.timeout(400)]
@@ -24,7 +24,6 @@ FIRST = "Five minutes to the first deploy"
 SIDECAR = "As a sidecar, with Compose"
 QUEUES = ("deploys", "deploys-dead")
 SOCKET_GROUP = 4242
-LOOKOUT_USER = 65532
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from testbed.proxy_image import CONFIGURATION, USER, make_proxy_image
 from testbed.socket_proxy import SocketProxy
 from testbed.sqs import LocalSqs
 from tests.integration.conftest import AppImage, Inspect, MakeContainer
-from tests.integration.contained import ContainedLookout
+from tests.integration.contained import LOOKOUT_USER, ContainedLookout
 from tests.integration.deploys import leftovers
 from tests.integration.forked import run
 from tests.integration.hosts import CONTAINERD, Host
@@ -37,6 +37,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
 DIES = 'CMD ["sh", "-c", "echo no such table >&2; exit 3"]'
 LONG = 60  # seconds: no test of speed
+SOCKET_GROUP = 4244
 
 #: What engines since 25 are told in the call that creates a container.
 AT_CREATE = {"POST /networks/{name}/connect"}
@@ -289,10 +290,6 @@ async def test_who_hangs_up_hangs_up_on_the_engine(begins: bytes, engine: Privat
             assert not gone.is_set()
             writer.close()
             await asyncio.wait_for(gone.wait(), LONG)
-
-
-SOCKET_GROUP = 4244
-LOOKOUT_USER = 65532
 
 
 @pytest.fixture
